@@ -19,8 +19,8 @@ const (
 	// browseStep is how many messages a browser consumes in one step: as many as can be
 	// published again at once.
 	browseStep = maxPublish
-	// browseSilence is how long a browser waits for a delivery before it asks RabbitMQ
-	// whether the queue has messages.
+	// browseSilence is how long a browser waits for a delivery before it checks whether the
+	// queue has messages.
 	browseSilence = time.Second
 	// ackBurst is how many acknowledgements of messages of one queue are sent between
 	// pauses of ackPause (see there for the reason).
@@ -54,8 +54,8 @@ type browser struct {
 	copies   queuePublisher // publishes the copies
 }
 
-// browse calls do with a browser for each of the dead-letter queues of a queue that has
-// messages, one after the other. It reports [broker.ErrNoQueue] if no dead-letter queue
+// browse calls do with a browser for each dead-letter queue of a queue, one after the other,
+// except for empty dead-letter queues. It returns [broker.ErrNoQueue] if no dead-letter queue
 // exists.
 func (b *Broker) browse(ctx context.Context, queue string, do func(*browser) error) error {
 	err := broker.ErrNoQueue
@@ -223,7 +223,7 @@ func (br *browser) keep(ctx context.Context, rest []amqp.Delivery) error {
 	limited, cancel := context.WithTimeoutCause(ctx, br.broker.opts.ConfirmTimeout, errNotConfirmed)
 	defer cancel()
 	if err := br.copies.renew(limited, rest, false); err != nil {
-		return fmt.Errorf("replace messages that were looked at often by copies: %w", err)
+		return fmt.Errorf("replace messages that were delivered often with copies: %w", err)
 	}
 	return br.acknowledge(ctx, rest)
 }

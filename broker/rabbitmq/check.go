@@ -10,7 +10,7 @@ import (
 const (
 	// maxName is the longest name, routing key or type in AMQP, in bytes. Lengths must be
 	// checked before a message is sent: the library would fail in the middle of writing
-	// the message, which costs the connection.
+	// the message, which ends the connection.
 	maxName = 255
 	// maxHeaders bounds the headers of a message, in bytes. AMQP sends them in a single
 	// frame, of at most 128 KiB by default.

@@ -85,9 +85,9 @@ func (c *connection) chain() (list []*connection) {
 	return list
 }
 
-// restore reconnects in the background if the connection was lost or could not be opened,
+// reconnectIfLost reconnects in the background if the connection was lost or could not be opened,
 // and no other goroutine is connecting.
-func (c *connection) restore() {
+func (c *connection) reconnectIfLost() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	lost := c.current != nil && c.current.IsClosed() || c.current == nil && !c.notBefore.IsZero()
@@ -96,8 +96,8 @@ func (c *connection) restore() {
 	}
 }
 
-// blocked returns why RabbitMQ has blocked the connection, or nil.
-func (c *connection) blocked() error {
+// blockedError returns why RabbitMQ has blocked the connection, or nil.
+func (c *connection) blockedError() error {
 	l := c.latest()
 	if l == nil || l.IsClosed() {
 		return nil
@@ -109,8 +109,8 @@ func (c *connection) blocked() error {
 }
 
 // get returns the connection, and opens it if necessary. It makes one attempt, after a
-// pause if the previous one has failed; this takes at most 5 s plus
-// [Options.ConnectTimeout].
+// pause if the previous attempt has failed; this takes at most 7.5 s (the longest pause, which
+// is random) plus [Options.ConnectTimeout].
 func (c *connection) get(ctx context.Context) (*liveConn, error) {
 	c.mu.Lock()
 	if c.current != nil && !c.current.IsClosed() {
@@ -153,11 +153,11 @@ func (c *connection) dial(d *dialing, before *liveConn, notBefore time.Time) {
 	err := wait.Sleep(b.life, time.Until(notBefore))
 	if err == nil {
 		ctx, cancel := context.WithTimeoutCause(b.life, b.opts.ConnectTimeout, fmt.Errorf("no answer within %v", b.opts.ConnectTimeout))
-		last := ""
+		previous := ""
 		if before != nil {
-			last = before.address
+			previous = before.address
 		}
-		if r, err = b.endpoints.dial(ctx, c.purpose, last); err == nil {
+		if r, err = b.endpoints.dial(ctx, c.purpose, previous); err == nil {
 			l = &liveConn{Connection: r.conn, broker: b, socket: r.socket, address: r.address, born: time.Now(), ended: make(chan struct{}), block: newBlockage()}
 		}
 		cancel()
@@ -178,7 +178,7 @@ func (c *connection) dial(d *dialing, before *liveConn, notBefore time.Time) {
 		c.pauses.Reset()
 		c.current = l
 		if first := b.health.recordConnected(l.Properties["version"], l.address); !first && r.hasAlternatives {
-			b.log.Info("connected to RabbitMQ, for another purpose", "purpose", c.purpose, "address", l.address)
+			b.log.Info("opened a further connection to RabbitMQ", "purpose", c.purpose, "address", l.address)
 		}
 		go l.watch(b, l.NotifyClose(make(chan *amqp.Error, 1)), l.NotifyBlocked(make(chan amqp.Blocking, 4)))
 	}
@@ -306,8 +306,8 @@ func (l *liveConn) recordAnswer() { l.lastAnswer.Store(int64(time.Since(l.born))
 
 // timeLeft returns how much longer an operation that began at start may take: until nothing
 // at all was received from RabbitMQ for the time of silence, but not longer than most in
-// total. RabbitMQ works through a connection in order, so the operation may have to wait for
-// many earlier ones.
+// total. RabbitMQ executes the operations of a connection in order, so this one may have to wait
+// for many earlier ones.
 func (l *liveConn) timeLeft(start time.Time, silence, most time.Duration) time.Duration {
 	until := start
 	if answered := l.born.Add(time.Duration(l.lastAnswer.Load())); answered.After(until) {
@@ -330,8 +330,8 @@ func (l *liveConn) methodTimeLeft(start time.Time) time.Duration {
 	return l.timeLeft(start, timeout, maxMethodTimeouts*timeout)
 }
 
-// silentError returns the error for an AMQP method that was not answered in time.
-func silentError(start time.Time) error {
+// unansweredError returns the error for an AMQP method that was not answered in time.
+func unansweredError(start time.Time) error {
 	return fmt.Errorf("RabbitMQ has not answered within %v", time.Since(start).Round(100*time.Millisecond))
 }
 
@@ -365,7 +365,7 @@ func (l *liveConn) call(ctx context.Context, do func() error, abandoned func()) 
 		case <-limit.C:
 			left := l.methodTimeLeft(start)
 			if left <= 0 {
-				err = silentError(start)
+				err = unansweredError(start)
 			}
 			limit.Reset(left)
 		case <-ctx.Done():
@@ -401,7 +401,7 @@ func (l *liveConn) abandon(start time.Time, limit *time.Timer, done <-chan error
 				continue
 			}
 			if l.broker.life.Err() == nil {
-				l.broker.log.Warn("RabbitMQ does not answer, closing the connection", "err", silentError(start))
+				l.broker.log.Warn("RabbitMQ does not answer, closing the connection", "err", unansweredError(start))
 			}
 			l.cut()
 		}
@@ -437,7 +437,7 @@ func (l *liveConn) limitWrite(ctx context.Context) (done func()) {
 }
 
 // open opens a channel and calls prepare with it. If RabbitMQ has blocked the connection,
-// open reports [errBlocked].
+// open returns [errBlocked].
 func (l *liveConn) open(ctx context.Context, prepare func(*liveConn, *amqp.Channel) error) (*amqp.Channel, error) {
 	if block := l.blocked(); block != nil {
 		return nil, block.err()

@@ -14,7 +14,7 @@ import (
 	"peerlink/internal/wait"
 )
 
-// errGone is reported when RabbitMQ has cancelled a consumer, or a queue has vanished.
+// errGone is returned when RabbitMQ has cancelled a consumer, or a queue has vanished.
 var errGone = errors.New("RabbitMQ has ended the delivery: the queue was deleted, or is moving to another machine")
 
 // Consume opens a queue for exclusive consuming. If the queue does not exist any more, or the
@@ -41,7 +41,7 @@ func (b *Broker) Consume(ctx context.Context, queue string) (broker.Consumer, er
 	if err != nil {
 		return nil, fmt.Errorf("consume queue %s: %w", queue, consumeError(err))
 	}
-	b.restore(ctx, queue)
+	b.restoreBindings(ctx, queue)
 	return c, nil
 }
 
@@ -108,7 +108,7 @@ func (b *Broker) tryConsume(ctx context.Context, queue string, withLock bool) (*
 	if b.closed {
 		c.stop()
 		go func() {
-			c.awaitEnd() // acknowledgements on a closed channel would cost the connection
+			c.awaitEnd() // acknowledgements on a closed channel would end the connection
 			c.live.closeChannel(c.channel)
 		}()
 		return nil, broker.ErrClosed
@@ -211,7 +211,7 @@ func (c *consumer) receive(d amqp.Delivery) error {
 	if err := c.unacked.add(d); err != nil {
 		return err
 	}
-	if c.renewals.takeIfDue(d) {
+	if c.renewals.addIfRenewable(d) {
 		c.unacked.startMoveOfLast(d.DeliveryTag)
 	}
 	c.arrived.Notify()
@@ -230,7 +230,8 @@ func (c *consumer) reopen() {
 }
 
 // checkReopen returns [broker.ErrReopen], which ends the consumer, if the queue is to be
-// opened anew, because reopen was called or the prefetch count is to change, and the consumer holds no more messages.
+// opened anew, because reopen was called or the prefetch count is to change, and the consumer
+// holds no more messages.
 func (c *consumer) checkReopen() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -15,10 +15,10 @@ import (
 // so lost messages are detected by the length of the queue, which is compared with the
 // number of messages that were added.
 //
-// Other processes of peerlink take messages out of a dead-letter queue too, for good or for
-// a time: a browser (see [browser]) sends notices of that to the process that consumes the
+// Other processes of peerlink take messages out of a dead-letter queue too, permanently or
+// temporarily: a browser (see [browser]) sends notices of that to the process that consumes the
 // queue which the dead letters come from. While that queue has no consumer, as while the
-// peer is away, no process receives the notices: messages that vanish then are assumed to
+// peer is unreachable, no process receives the notices: messages that vanish then are assumed to
 // have been taken out by a browser.
 
 const (
@@ -31,8 +31,8 @@ const (
 	// noLossTime is the time without a further loss after which the warning ends although no
 	// message was added.
 	noLossTime = 24 * time.Hour
-	// browseTime is the time after the last notice of a browser when the browser is
-	// considered dead.
+	// browseTime is the time after the last notice of a browser when its process is
+	// considered to have ended.
 	browseTime = 10 * time.Minute
 	// maxBrowsers bounds the number of browsers that are recorded for one queue.
 	maxBrowsers = 100
@@ -67,13 +67,13 @@ func (b *Broker) lengthCheckFor(source string) *lengthCheck {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	queue := b.deadLetterQueue(source)
-	l := b.lengths[queue]
+	l := b.lengthChecks[queue]
 	if l == nil {
 		l = &lengthCheck{queue: queue, source: source, sem: make(chan struct{}, 1)}
-		if b.lengths == nil {
-			b.lengths = make(map[string]*lengthCheck)
+		if b.lengthChecks == nil {
+			b.lengthChecks = make(map[string]*lengthCheck)
 		}
-		b.lengths[queue] = l
+		b.lengthChecks[queue] = l
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -135,8 +135,8 @@ func (l *lengthCheck) setWatched() bool {
 	return first
 }
 
-// reset forgets the expected length, the browsers and the warning: another process adds
-// messages now, or the queue is gone.
+// reset discards the expected length, the browsers and the warning: another process adds
+// messages now, or the queue was deleted.
 func (l *lengthCheck) reset() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -250,7 +250,7 @@ func (b *Broker) countQueue(ctx context.Context, queue string) (n int, exists bo
 		n      int
 		exists bool
 	}
-	counted := make(chan count, 1) // the function may still write it after onDeclaring has returned an error
+	counted := make(chan count, 1) // a channel, since the function may still run after onDeclaring has returned an error
 	if err := b.onDeclaring(ctx, func(d declarer) error {
 		n, exists, err := d.count(queue)
 		counted <- count{n, exists}
@@ -287,12 +287,12 @@ func (b *Broker) endLossWarning(queue string) {
 	}
 }
 
-// resetIfConsumedElsewhere forgets the length of the dead-letter queue, and ends the warning,
-// if this process does not consume the queue. It is called when the queue is known to have a
-// consumer: if that belongs to another process, the other process checks the length.
+// resetIfConsumedElsewhere discards the expected length of the dead-letter queue, and ends the
+// warning, if this process does not consume queue. It is called when queue is known to have a
+// consumer: if the consumer belongs to another process, that process checks the length.
 func (b *Broker) resetIfConsumedElsewhere(queue string) {
 	b.mu.Lock()
-	l := b.lengths[b.deadLetterQueue(queue)]
+	l := b.lengthChecks[b.deadLetterQueue(queue)]
 	b.mu.Unlock()
 	if l != nil && !b.consumes(queue) {
 		l.reset()

@@ -61,7 +61,7 @@ func (p *deadLetterPublisher) publish(ctx context.Context, d amqp.Delivery, reas
 		}
 	}
 	if err == nil && !ok {
-		err = fmt.Errorf("%w: RabbitMQ returns it from queue %s", broker.ErrUnroutable, p.to.queue)
+		err = fmt.Errorf("%w: RabbitMQ does not route it to queue %s", broker.ErrUnroutable, p.to.queue)
 	}
 	if err == nil {
 		b.log.Warn("message set aside: it is in the dead-letter queue now", "queue", p.to.queue, "type", d.Type,

@@ -18,7 +18,7 @@ var _ broker.DeadLetters = (*Broker)(nil)
 
 // Info counts the messages of a queue and of its dead-letter queues, except those that are
 // delivered to a consumer and not acknowledged. Info does not look at messages, so Oldest is
-// zero. It reports [broker.ErrNoQueue] if none of the queues exists.
+// zero. It returns [broker.ErrNoQueue] if none of the queues exists.
 func (b *Broker) Info(ctx context.Context, queue string) (broker.QueueInfo, error) {
 	var c broker.QueueInfo
 	err := checkDeadLetterNames(queue, b.opts.DeadLetterSuffix)
@@ -63,11 +63,11 @@ func (b *Broker) Info(ctx context.Context, queue string) (broker.QueueInfo, erro
 }
 
 // List iterates over the dead letters of a queue: those of a [broker.Consumer], and those
-// that other programs have rejected. It reports [broker.ErrNoQueue] if there is no
+// that other programs have rejected. It yields [broker.ErrNoQueue] if there is no
 // dead-letter queue.
 //
 // AMQP has no way to look at a message without consuming it. So other programs do not see a
-// message from the time it is listed until the end, when all messages return to their
+// message from the time it is listed until the iteration ends, when all messages return to their
 // positions. They also return when the connection is lost. If RabbitMQ counts how often a
 // message was returned, and would drop it when the count is too high, messages with a high
 // count and all later messages are replaced by copies.
@@ -104,12 +104,12 @@ func (b *Broker) List(ctx context.Context, queue string) iter.Seq2[broker.DeadLe
 
 // Retry publishes dead letters to the queue, without the headers that RabbitMQ and
 // DeadLetter have added, and acknowledges the originals after RabbitMQ has confirmed the
-// copies. A failure in between leaves messages in both queues. Retry reports
+// copies. A failure in between leaves messages in both queues. Retry returns
 // [broker.ErrNoQueue] if the queue does not exist.
 func (b *Broker) Retry(ctx context.Context, queue string, ids []string) (int, error) {
 	p := &queuePublisher{broker: b, queue: queue}
 	defer p.close()
-	n, err := b.takeDeadLetters(ctx, queue, ids, func(messages []amqp.Delivery) error {
+	n, err := b.removeDeadLetters(ctx, queue, ids, func(messages []amqp.Delivery) error {
 		ctx, cancel := context.WithTimeoutCause(ctx, b.opts.ConfirmTimeout, errNotConfirmed)
 		defer cancel()
 		copies := make([]amqp.Publishing, len(messages))
@@ -130,17 +130,17 @@ func (b *Broker) Retry(ctx context.Context, queue string, ids []string) (int, er
 
 // Drop acknowledges messages of the dead-letter queue, which deletes them.
 func (b *Broker) Drop(ctx context.Context, queue string, ids []string) (int, error) {
-	n, err := b.takeDeadLetters(ctx, queue, ids, func([]amqp.Delivery) error { return nil })
+	n, err := b.removeDeadLetters(ctx, queue, ids, func([]amqp.Delivery) error { return nil })
 	if err != nil {
 		err = fmt.Errorf("drop messages of queue %s: %w", queue, err)
 	}
 	return n, err
 }
 
-// takeDeadLetters removes the messages with these IDs from the dead-letter queues, step by
-// step; before, it calls beforeRemoval with the messages of the step, and ends if that fails.
-// It returns how many it has removed.
-func (b *Broker) takeDeadLetters(ctx context.Context, queue string, ids []string, beforeRemoval func([]amqp.Delivery) error) (total int, err error) {
+// removeDeadLetters removes the messages with these IDs from the dead-letter queues, step by
+// step. It calls beforeRemoval with the messages that it is about to remove in a step, and ends
+// if that fails. It returns how many messages it has removed.
+func (b *Broker) removeDeadLetters(ctx context.Context, queue string, ids []string, beforeRemoval func([]amqp.Delivery) error) (total int, err error) {
 	missing := make(map[string]bool, len(ids))
 	for _, id := range ids {
 		missing[id] = true
@@ -223,7 +223,7 @@ func deadLetterOf(d amqp.Delivery) broker.DeadLetter {
 func deathText(reason string) string {
 	switch reason {
 	case "rejected":
-		return "rejected by a program that has consumed the queue, which did not say why"
+		return "rejected by a program that has consumed the queue, which has given no reason"
 	case "expired":
 		return "not sent within the time that its sender, or a policy, has set"
 	case "maxlen":

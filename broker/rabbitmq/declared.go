@@ -11,8 +11,8 @@ import (
 
 // declaration records the objects of a peer, from Bind until Unbind.
 type declaration struct {
-	queue broker.PeerBinding
-	epoch int // health's epoch in which they were declared
+	binding broker.PeerBinding
+	epoch   int // health's epoch in which the objects were declared
 }
 
 // Bind declares the peer's queues, their dead-letter queues, the peer's exchange and the
@@ -88,7 +88,7 @@ func (b *Broker) declare(ctx context.Context, q broker.PeerBinding) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.declared[q.PeerID] = declaration{q, epoch}
-	b.keeping.Do(func() { go b.keepDeclared() })
+	b.keepOnce.Do(func() { go b.keepDeclared() })
 	return nil
 }
 
@@ -134,7 +134,7 @@ func (b *Broker) lastDeclaration(peerID string) *broker.PeerBinding {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if d, ok := b.declared[peerID]; ok {
-		return &d.queue
+		return &d.binding
 	}
 	return nil
 }
@@ -144,8 +144,8 @@ func (b *Broker) declarationOf(queue string, epoch int) (broker.PeerBinding, boo
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for _, d := range b.declared {
-		if d.epoch < epoch && slices.Contains(d.queue.Queues, queue) {
-			return d.queue, true
+		if d.epoch < epoch && slices.Contains(d.binding.Queues, queue) {
+			return d.binding, true
 		}
 	}
 	return broker.PeerBinding{}, false
@@ -175,12 +175,12 @@ func (b *Broker) declareAgain(ctx context.Context, queue string, epoch int) (boo
 // anyEpoch is later than all epochs: declarations of any epoch were made before it.
 const anyEpoch = math.MaxInt
 
-// restore repeats the declaration for the peer of a queue if RabbitMQ was unreachable since
-// then. After RabbitMQ was killed, or restored from a backup, queues may exist without their
-// bindings, and RabbitMQ returns all messages for them. The queue can be consumed even if
-// restore fails, so errors are only logged.
-func (b *Broker) restore(ctx context.Context, queue string) {
+// restoreBindings repeats the declaration for the peer of a queue if RabbitMQ was unreachable
+// since it was made. After RabbitMQ was killed, or restored from a backup, queues may exist
+// without their bindings, and RabbitMQ returns all messages for them. The queue can be consumed
+// even if restoreBindings fails, so errors are only logged.
+func (b *Broker) restoreBindings(ctx context.Context, queue string) {
 	if _, err := b.declareAgain(ctx, queue, b.health.currentEpoch()); err != nil && ctx.Err() == nil {
-		b.log.Warn("bindings may be missing in RabbitMQ since it was lost", "queue", queue, "err", err)
+		b.log.Warn("bindings may be missing in RabbitMQ since the connection to it was lost", "queue", queue, "err", err)
 	}
 }

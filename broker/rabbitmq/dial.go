@@ -17,7 +17,7 @@ import (
 
 const (
 	// writeTimeout bounds one write to RabbitMQ. RabbitMQ stops reading when it is short
-	// of memory or disk, and a machine may disappear; without a timeout, a write would
+	// of memory or disk, and a machine may become unreachable; without a timeout, a write would
 	// then block all users of the connection.
 	writeTimeout = 30 * time.Second
 	// heartbeat is the heartbeat interval, unless the URL has another one. RabbitMQ sends
@@ -36,13 +36,13 @@ const (
 type target struct {
 	endpoint
 	address string // host and port to dial
-	err     error  // why the lookup failed
+	err     error  // why the lookup, or later the connection attempt, has failed
 }
 
 // targets resolves all host names concurrently, and returns the targets to dial: in random
-// order, so that connections are spread, and those with the address last, which was used
-// before, at the end.
-func (e endpoints) targets(ctx context.Context, last string) []target {
+// order, so that connections are spread, but those with the address that was used before
+// (previous) at the end.
+func (e endpoints) targets(ctx context.Context, previous string) []target {
 	found := make([][]target, len(e))
 	var lookups sync.WaitGroup
 	for i, n := range e {
@@ -61,9 +61,9 @@ func (e endpoints) targets(ctx context.Context, last string) []target {
 	rand.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
 	slices.SortStableFunc(all, func(x, y target) int {
 		switch {
-		case x.address == last && y.address != last:
+		case x.address == previous && y.address != previous:
 			return 1
-		case y.address == last && x.address != last:
+		case y.address == previous && x.address != previous:
 			return -1
 		}
 		return 0
@@ -95,13 +95,13 @@ type dialResult struct {
 }
 
 // dial connects and logs in, and returns the first connection that succeeds. The next
-// target is tried when a target fails, and also, concurrently, after headStart. last is the
+// target is tried when a target fails, and also, concurrently, after headStart. previous is the
 // address that was used before. purpose becomes part of the connection's name in RabbitMQ.
 // ctx bounds dial, not the life of the connection.
-func (e endpoints) dial(ctx context.Context, purpose, last string) (dialResult, error) {
+func (e endpoints) dial(ctx context.Context, purpose, previous string) (dialResult, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel() // ends the other attempts
-	targets := e.targets(ctx, last)
+	targets := e.targets(ctx, previous)
 	results := make(chan dialResult, len(targets))
 	begun, ended := 0, 0
 	var failures []target
@@ -229,7 +229,7 @@ func (c deadlineConn) Read(p []byte) (int, error) {
 // readTimeoutError is a timeout of a read.
 type readTimeoutError struct{ error }
 
-func (readTimeoutError) Error() string   { return "RabbitMQ is silent" }
+func (readTimeoutError) Error() string   { return "nothing was received from RabbitMQ in time" }
 func (readTimeoutError) Timeout() bool   { return true }
 func (readTimeoutError) Temporary() bool { return true }
 func (s readTimeoutError) Unwrap() error { return s.error }

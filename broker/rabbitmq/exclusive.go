@@ -20,7 +20,7 @@ import (
 // none, and continues to count consumers on a node that is down.
 func lockQueue(queue string) string { return queue + ".lock" }
 
-// CheckInUse reports [broker.ErrInUse] if the queue has a consumer: of this process, of
+// CheckInUse returns [broker.ErrInUse] if the queue has a consumer: of this process, of
 // another process, or of a lost connection whose loss RabbitMQ has not detected yet. The
 // consumer may be one without a lock, as of the reference implementation.
 func (b *Broker) CheckInUse(ctx context.Context, queue string) error {
@@ -38,7 +38,7 @@ func (b *Broker) CheckInUse(ctx context.Context, queue string) error {
 	return nil
 }
 
-// checkInUse reports [broker.ErrInUse] if a queue has a consumer, with or without a lock.
+// checkInUse returns [broker.ErrInUse] if a queue has a consumer, with or without a lock.
 func (d declarer) checkInUse(queue string) error {
 	err := d.checkLock(queue)
 	if hasReplyCode(err, amqp.ResourceLocked) {
@@ -57,7 +57,7 @@ func (d declarer) checkInUse(queue string) error {
 	return err
 }
 
-// lockTimeout bounds RabbitMQ's answer to the question whether a lock exists.
+// lockTimeout bounds the wait for RabbitMQ's answer whether a lock is held.
 const lockTimeout = 2 * time.Second
 
 // checkLock returns RabbitMQ's error if the lock of a queue is held: ResourceLocked if by
@@ -147,7 +147,7 @@ const (
 
 // checkOtherConsumers decides whether this process may consume a queue that has consumers
 // without a lock, which belong to the reference implementation; consumers is their number.
-// If not, it reports [broker.ErrInUse]: for a classic queue always, since RabbitMQ would
+// If not, it returns [broker.ErrInUse]: for a classic queue always, since RabbitMQ would
 // refuse an exclusive consumer; for a quorum queue only until they have been counted for
 // otherConsumersTime, since RabbitMQ also counts consumers on a node that is down. If they
 // are alive nevertheless, RabbitMQ distributes the messages among all consumers, as among
@@ -217,10 +217,10 @@ func (d declarer) consumeExclusively(queue string, withLock bool, receive func(d
 	return nil
 }
 
-// errLockSilent is reported if RabbitMQ does not answer whether the lock is held.
+// errLockSilent is returned if RabbitMQ does not answer whether the lock is held.
 var errLockSilent = errors.New("RabbitMQ does not answer about the lock of the queue")
 
-// lockInTime is lock with a timeout: it reports errLockSilent after lockTimeout, and closes
+// lockInTime is lock with a timeout: it returns errLockSilent after lockTimeout, and closes
 // the channel when the answer arrives. With Mnesia (before RabbitMQ 4.3), a cluster waits for
 // a node that hangs, for a minute or longer.
 func (d declarer) lockInTime(queue string) (<-chan amqp.Delivery, error) {
@@ -249,7 +249,7 @@ func (d declarer) lockInTime(queue string) (<-chan amqp.Delivery, error) {
 	return nil, errLockSilent
 }
 
-// lock acquires the lock of a queue, or reports [broker.ErrInUse]: it declares the lock queue
+// lock acquires the lock of a queue, or returns [broker.ErrInUse]: it declares the lock queue
 // and consumes it. RabbitMQ deletes the lock queue when its only consumer ends, and so when
 // the channel is closed; it refuses another consumer to other channels of this connection.
 // The Go channel that lock returns receives what other processes publish to the lock queue,

@@ -72,7 +72,7 @@ type health struct {
 	trouble   string    // the error that was logged last; "" while connected is true, and if there was none
 	lostAt    time.Time // when the last loss was logged
 
-	refusal atomic.Pointer[refusal] // nil if no stream has ended for a refusal since RabbitMQ has confirmed a message
+	refusal atomic.Pointer[refusal] // nil if no stream has ended because of a refusal since RabbitMQ last confirmed a message
 }
 
 // refusal records that RabbitMQ accepts no messages of peers although there is a connection.
@@ -85,8 +85,8 @@ const (
 	// refusalGrace is how long RabbitMQ may refuse messages before Health reports it.
 	refusalGrace = 2 * time.Second
 	// refusalLasts is how long Health reports a refusal that is not repeated. Peers try again
-	// within a minute. If no peer does, it is not known whether the cause is gone, and a load
-	// balancer that directs no peers to an unhealthy service would never show that.
+	// within a minute. If no peer does, it is unknown whether the cause persists, and would
+	// remain so if a load balancer directs no peers to an unhealthy service.
 	refusalLasts = 5 * time.Minute
 )
 
@@ -136,8 +136,8 @@ const oneOutage = time.Minute
 func (b *Broker) Health() error {
 	b.probe.send()
 	for _, c := range b.connections() {
-		c.restore()
-		if err := c.blocked(); err != nil {
+		c.reconnectIfLost()
+		if err := c.blockedError(); err != nil {
 			return err
 		}
 	}
@@ -167,7 +167,7 @@ func (h *health) recordConnected(version any, address string) (first bool) {
 		return false
 	}
 	h.connected, h.trouble = true, ""
-	h.refusal.Store(nil) // may be over since RabbitMQ was away, and peers may publish nothing that would show it
+	h.refusal.Store(nil) // may be over since RabbitMQ was unreachable, and peers may publish nothing that would show it
 	h.epoch++
 	h.changed.Notify()
 	h.log.Info("connected to RabbitMQ", "address", address, "version", version)

@@ -24,7 +24,7 @@ const (
 	defaultLimit = 20
 )
 
-// kind returns the kind of an existing queue. It asks RabbitMQ once in each epoch.
+// kind returns the kind of an existing queue. It queries RabbitMQ once in each epoch.
 func (d declarer) kind(queue string) kind {
 	b := d.live.broker
 	epoch := b.health.currentEpoch()
@@ -60,8 +60,8 @@ func (d declarer) probeKind(queue string) kind {
 	return kindFrom(err)
 }
 
-// kindFrom interprets RabbitMQ's answer to probeKind. It returns the zero kind for any other
-// answer, with the only effect that reportLimit logs nothing about the queue.
+// kindFrom interprets RabbitMQ's answer to the declaration by probeKind. It returns the zero
+// kind, whose queue type is unknown, for any answer that it does not expect.
 func kindFrom(answer error) kind {
 	if answer == nil {
 		return kind{queueType: Quorum, limit: noLimit}
@@ -91,8 +91,8 @@ func refusedArguments(answer error) (reason string, ok bool) {
 	return e.Reason, true
 }
 
-// inequivalent matches such a text; its groups are the argument, the queue's value, which
-// is empty if the queue has no such argument, and the type of the value.
+// inequivalent matches a text returned by refusedArguments; its groups are the argument, the
+// queue's value, which is empty if the queue has no such argument, and the type of the value.
 var inequivalent = regexp.MustCompile(`^PRECONDITION_FAILED - inequivalent arg '([^']*)' .* but current is (?:none|(?:the value )?'([^']*)'(?: of type '([^']*)')?)`)
 
 // reportLimit logs that RabbitMQ drops messages of a queue after too many deliveries. It logs
@@ -109,7 +109,7 @@ func (d declarer) reportLimit(queue string) {
 	}
 	log := b.log.With("queue", queue, "limit", k.limit)
 	if k.limit <= renewAt {
-		log.Warn("the queue is a quorum queue with a low delivery limit: RabbitMQ removes messages that were delivered more often and not acknowledged, raise the limit by a policy")
+		log.Warn("the queue is a quorum queue with a low delivery limit: RabbitMQ removes messages that were delivered more often than that and not acknowledged; raise the limit by a policy")
 		return
 	}
 	log.Info("the queue is a quorum queue: unless a policy says otherwise, RabbitMQ removes a message that was delivered more often than its delivery limit; messages are replaced by copies before that")
@@ -120,7 +120,7 @@ func (d declarer) reportLimit(queue string) {
 func (b *Broker) firstWithLimit(limit int) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	known := b.limits[limit]
-	b.limits[limit] = true
+	known := b.loggedLimits[limit]
+	b.loggedLimits[limit] = true
 	return !known
 }

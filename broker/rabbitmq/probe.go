@@ -106,7 +106,7 @@ func (p *probe) publish(ctx context.Context) (permitted bool, err error) {
 		p.current = c
 	}
 	if p.current.live.blocked() != nil {
-		return permitted, nil // known already
+		return permitted, nil // the alarm is known already
 	}
 	defer p.current.live.limitWrite(ctx)()
 	return permitted, p.current.PublishWithContext(ctx, "", p.current.queue, false, false, amqp.Publishing{})

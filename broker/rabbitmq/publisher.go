@@ -33,7 +33,7 @@ func (b *Broker) publish(ctx context.Context, confirmed func(n uint64, err error
 		broker:    b,
 		confirmed: confirmed,
 		headers:   make(amqp.Table),
-		room:      make(chan struct{}, b.opts.MaxPending),
+		inFlight:  make(chan struct{}, b.opts.MaxPending),
 		sent:      make(chan pending, b.opts.MaxPending),
 		closing:   make(chan struct{}),
 		stopping:  make(chan struct{}),
@@ -74,8 +74,8 @@ type publisher struct {
 	writeMu sync.Mutex // locked while a message is written; see closeChannel
 	headers amqp.Table // of the message being written
 
-	room chan struct{} // semaphore: has an element for each unconfirmed message
-	sent chan pending
+	inFlight chan struct{} // semaphore: has an element for each unconfirmed message
+	sent     chan pending
 
 	finish   func()                // closes closing
 	stop     func()                // closes closing and stopping
@@ -98,7 +98,7 @@ type pending struct {
 	answer  *amqp.DeferredConfirmation
 }
 
-// Publish submits the next message. It reports [ErrInvalid] for a message that AMQP can
+// Publish submits the next message. It returns [ErrInvalid] for a message that AMQP can
 // not carry; such a message is not counted. While RabbitMQ blocks the connection, Publish
 // waits, but not longer than ConfirmTimeout.
 func (p *publisher) Publish(ctx context.Context, m *broker.Incoming) error {
@@ -114,14 +114,14 @@ func (p *publisher) Publish(ctx context.Context, m *broker.Incoming) error {
 	default:
 	}
 	select {
-	case p.room <- struct{}{}:
+	case p.inFlight <- struct{}{}:
 	case <-ctx.Done():
 		return ctx.Err()
 	case <-p.closing:
 		return p.failure()
 	}
 	if err := p.awaitUnblocked(ctx); err != nil {
-		<-p.room
+		<-p.inFlight
 		return err
 	}
 	if p.write(ctx, m) == nil {
@@ -181,7 +181,7 @@ func (p *publisher) write(ctx context.Context, m *broker.Incoming) error {
 	if err != nil {
 		return err
 	}
-	p.sent <- pending{m, time.Now(), answer} // does not block: p.room bounds the number
+	p.sent <- pending{m, time.Now(), answer} // does not block: p.inFlight bounds the number
 	return nil
 }
 
@@ -208,9 +208,9 @@ func (p *publisher) run() {
 	close(p.ended)
 }
 
-// closeChannel closes the channel after a message that is being written. This may take as
-// long as RabbitMQ does not read. A message written after the channel is closed would cost
-// the connection, and all streams on it.
+// closeChannel waits until a message that is being written is complete, which may take as long
+// as RabbitMQ does not read, and closes the channel. A message written after the channel is
+// closed would end the connection, and all streams on it.
 func (p *publisher) closeChannel() {
 	p.writeMu.Lock() // wait for the current write; later ones find p.closing closed
 	returned := p.returned
@@ -238,7 +238,7 @@ func (p *publisher) awaitConfirmations(timer *time.Timer) error {
 		p.live.recordAnswer()
 		p.durable++
 		p.broker.health.recordStored()
-		<-p.room
+		<-p.inFlight
 	}
 }
 
@@ -304,8 +304,8 @@ func (p *publisher) await(next pending, timer *time.Timer) error {
 	return nil
 }
 
-// awaitLong waits until RabbitMQ has answered, and receives its returns meanwhile: otherwise
-// the connection would block.
+// awaitLong waits until RabbitMQ has answered, and receives returned messages meanwhile:
+// otherwise the connection would block.
 func (p *publisher) awaitLong(next pending, timeout <-chan time.Time) error {
 	for {
 		select {
@@ -344,7 +344,7 @@ func lostReason(e *amqp.Error) error {
 	case e == nil:
 		return explain(amqp.ErrClosed)
 	case hasReplyCode(e, amqp.NotFound):
-		return fmt.Errorf("%w: %w; the node's application declares the exchange", broker.ErrUnroutable, explain(e))
+		return fmt.Errorf("%w: %w; the node's application must declare the exchange", broker.ErrUnroutable, explain(e))
 	}
 	return explain(e)
 }

@@ -54,9 +54,9 @@ func (p *queuePublisher) publish(ctx context.Context, messages ...amqp.Publishin
 			p.reset()
 			return false, context.Cause(ctx)
 		}
-		if !s.Acked() { // RabbitMQ refuses the message, or the connection was lost
+		if !s.Acked() {
 			p.reset()
-			return false, fmt.Errorf("%w: RabbitMQ refuses it", errNotConfirmed)
+			return false, fmt.Errorf("%w: RabbitMQ refuses it, or the connection was lost", errNotConfirmed)
 		}
 	}
 	return !anyReturned(p.returned), nil

@@ -32,7 +32,7 @@
 // two steps leaves the message in both queues.
 //
 // The operator's view ([broker.DeadLetters]) consumes the messages of a dead-letter queue
-// and returns them, because AMQP has no other way to read them. It includes messages that
+// and requeues them, because AMQP has no other way to read them. It includes messages that
 // other programs have rejected. The ID of a message is a digest of its content.
 //
 // # Publishing
@@ -53,12 +53,12 @@
 // not recover from a lost connection: they return an error and can not be used any more;
 // unacknowledged messages are in their queue again, and peers will send unconfirmed
 // messages again. The next Consume or Publish opens a new connection, with pauses that
-// grow from a tenth of a second to five seconds. There is one log entry when RabbitMQ is
-// lost, when the reason changes, and when RabbitMQ is back.
+// grow from about a tenth of a second to about five seconds. There is one log entry when the
+// connection to RabbitMQ is lost, when the reason changes, and when there is a connection again.
 //
-// RabbitMQ may come back without its objects. So from the first Bind on, a goroutine
-// reconnects after a loss, and then declares all objects again, whether or not they are
-// consumed: messages that applications publish meanwhile would be dropped. It also checks
+// When RabbitMQ can be reached again, it may have lost its objects. So from the first Bind on, a
+// goroutine reconnects after a loss, and then declares all objects again, whether or not they
+// are consumed: messages that applications publish meanwhile would be dropped. It also checks
 // the objects of each peer every minute.
 package rabbitmq
 
@@ -79,12 +79,12 @@ import (
 )
 
 var (
-	// ErrInvalid is reported for names and messages that AMQP can not carry.
+	// ErrInvalid is returned for names and messages that AMQP can not carry.
 	ErrInvalid = errors.New("rabbitmq: invalid")
-	// errNotDelivered is reported for a tag that is not delivered to the consumer: it was
+	// errNotDelivered is returned for a tag that is not delivered to the consumer: it was
 	// never delivered, or it was confirmed or moved to the dead letters since.
 	errNotDelivered = errors.New("rabbitmq: message is not delivered to this consumer")
-	// errBlocked is reported while RabbitMQ accepts no messages because it is short of
+	// errBlocked is returned while RabbitMQ accepts no messages because it is short of
 	// memory or disk.
 	errBlocked = errors.New("rabbitmq: RabbitMQ blocks publishing")
 	// errNotConfirmed ends a stream if RabbitMQ has refused one of its messages, or has
@@ -104,8 +104,8 @@ const (
 
 // Options configure a [Broker]. The zero Options are valid.
 type Options struct {
-	// Logger logs, among others, when RabbitMQ is lost, and when it is back; nil means
-	// [slog.Default].
+	// Logger logs, among others, when the connection to RabbitMQ is lost, and when there is
+	// one again; nil means [slog.Default].
 	Logger *slog.Logger
 	// QueueType is the type of the queues that Bind declares; "" means Classic. Existing
 	// queues keep their type.
@@ -123,7 +123,7 @@ type Options struct {
 	MaxPending int
 	// ConnectTimeout bounds an attempt to connect, and each synchronous AMQP method; 0
 	// means 10 s. A method may take up to six times as long while RabbitMQ answers other
-	// operations on the connection: it works through them in order.
+	// operations on the connection: it executes them in order.
 	ConnectTimeout time.Duration
 	// ConfirmTimeout is how long RabbitMQ may take to confirm a message; 0 means 20 s.
 	ConfirmTimeout time.Duration
@@ -144,7 +144,7 @@ func (o Options) withDefaults() (Options, error) {
 		return o, fmt.Errorf("%w: queue type %q, expected %s or %s", ErrInvalid, o.QueueType, Classic, Quorum)
 	}
 	if len(o.DeadLetterSuffix) > maxName/2 || o.DeadLetterSuffix[0] != '.' || o.DeadLetterSuffix == lockQueue("") {
-		return o, fmt.Errorf("%w: suffix %q, expected one that begins with a point, and is not %s", ErrInvalid, o.DeadLetterSuffix, lockQueue(""))
+		return o, fmt.Errorf("%w: suffix %q, expected one that begins with a dot, and is not %s", ErrInvalid, o.DeadLetterSuffix, lockQueue(""))
 	}
 	if o.Prefetch > math.MaxUint16 {
 		return o, fmt.Errorf("%w: prefetch of %d messages, at most %d are possible", ErrInvalid, o.Prefetch, math.MaxUint16)
@@ -174,15 +174,15 @@ type Broker struct {
 	prefetch       map[string]int            // by queue, if different from opts.Prefetch
 	unrenewed      map[string]bool           // queues with messages that could not be replaced, see checkCanReplace
 	kinds          map[string]kind           // by queue
-	limits         map[int]bool              // the delivery limits that were logged
+	loggedLimits   map[int]bool              // the delivery limits that were logged
 	risks          map[string]risk           // by queue
-	examinedIn     map[string]int            // by queue: epoch in which examineArguments has asked RabbitMQ
-	lengths        map[string]*lengthCheck   // by dead-letter queue
+	examinedIn     map[string]int            // by queue: epoch in which examineArguments has queried RabbitMQ
+	lengthChecks   map[string]*lengthCheck   // by dead-letter queue
 	otherConsumers map[string]otherConsumers // by queue
 	silentLocks    map[string]bool           // by queue: RabbitMQ does not answer whether its lock is held
 
-	probe   probe
-	keeping sync.Once // starts keepDeclared
+	probe    probe
+	keepOnce sync.Once // starts keepDeclared
 	// The constants with these names, except in tests.
 	lengthInterval, recoveryTime time.Duration
 
@@ -220,10 +220,10 @@ func Open(url string, opts Options) (*Broker, error) {
 		prefetch:       make(map[string]int),
 		unrenewed:      make(map[string]bool),
 		kinds:          make(map[string]kind),
-		limits:         make(map[int]bool),
+		loggedLimits:   make(map[int]bool),
 		risks:          make(map[string]risk),
 		examinedIn:     make(map[string]int),
-		lengths:        make(map[string]*lengthCheck),
+		lengthChecks:   make(map[string]*lengthCheck),
 		otherConsumers: make(map[string]otherConsumers),
 		silentLocks:    make(map[string]bool),
 		change:         make(chan struct{}, 1),
@@ -240,7 +240,7 @@ func Open(url string, opts Options) (*Broker, error) {
 	return b, nil
 }
 
-// Close waits up to closeTime for the confirmation of published messages, returns
+// Close waits up to shutdownTime for the confirmation of published messages, returns
 // unconfirmed deliveries to their queues, and disconnects. Blocked calls return
 // [broker.ErrClosed].
 func (b *Broker) Close() error {
@@ -248,9 +248,9 @@ func (b *Broker) Close() error {
 	return nil
 }
 
-// closeTime is how long Close waits for confirmations, and then for the connections to
-// close gracefully.
-const closeTime = time.Second
+// shutdownTime is how long [Broker.Close] waits for confirmations, and then for the connections
+// to close gracefully.
+const shutdownTime = time.Second
 
 func (b *Broker) shutDown() {
 	b.mu.Lock()
@@ -264,7 +264,7 @@ func (b *Broker) shutDown() {
 	for _, p := range publishers {
 		p.finish()
 	}
-	timeout := time.AfterFunc(closeTime, func() {
+	timeout := time.AfterFunc(shutdownTime, func() {
 		for _, p := range publishers {
 			p.stop()
 		}
@@ -277,7 +277,7 @@ func (b *Broker) shutDown() {
 		c.awaitEnd()
 	}
 	b.end()
-	deadline := time.Now().Add(closeTime)
+	deadline := time.Now().Add(shutdownTime)
 	var wg sync.WaitGroup
 	for _, c := range b.connections() {
 		wg.Go(func() { c.close(deadline) })
@@ -285,7 +285,7 @@ func (b *Broker) shutDown() {
 	wg.Wait()
 }
 
-// connections returns the connections for all purposes, with all that follow them.
+// connections returns the connections for all purposes, with all connections of their chains.
 func (b *Broker) connections() []*connection {
 	return slices.Concat(b.publishing.chain(), b.consuming.chain(), b.declaring.chain())
 }

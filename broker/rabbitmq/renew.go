@@ -71,15 +71,15 @@ func (r *renewals) finish() {
 	}
 }
 
-// takeIfDue adds a delivery to the waiting messages if it has to be replaced, and reports
-// whether it has: such a message is not delivered to the user. It takes none while RabbitMQ
-// blocks the connection; then no more consumers of the queue are opened until RabbitMQ does not,
-// see [Broker.checkCanReplace]. The caller holds consumer.mu.
-func (r *renewals) takeIfDue(d amqp.Delivery) bool {
+// addIfRenewable adds a delivery to the waiting messages if it has to be replaced, and reports
+// whether it was added: such a message is not delivered to the user. It adds none while RabbitMQ
+// blocks the connection for publishing; then no more consumers of the queue are opened before
+// the blockage is over, see [Broker.checkCanReplace]. The caller holds consumer.mu.
+func (r *renewals) addIfRenewable(d amqp.Delivery) bool {
 	if !renewable(d) {
 		return false
 	}
-	if r.consumer.broker.publishing.blocked() != nil {
+	if r.consumer.broker.publishing.blockedError() != nil {
 		r.consumer.broker.recordUnrenewed(r.consumer.queue)
 		return false
 	}
@@ -88,7 +88,8 @@ func (r *renewals) takeIfDue(d amqp.Delivery) bool {
 	return true
 }
 
-// recordUnrenewed records that a queue has messages that have to be replaced by copies, and cannot be now.
+// recordUnrenewed records that a queue has messages that have to be replaced by copies, and
+// cannot be now.
 func (b *Broker) recordUnrenewed(queue string) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -99,7 +100,7 @@ func (b *Broker) recordUnrenewed(queue string) {
 // had to be replaced and could not be: RabbitMQ counts another delivery of each message that a
 // consumer gets and returns, and drops those with a high count.
 func (b *Broker) checkCanReplace(queue string) error {
-	blocked := b.publishing.blocked()
+	blocked := b.publishing.blockedError()
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if blocked == nil {

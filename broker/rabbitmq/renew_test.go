@@ -186,7 +186,7 @@ func TestDeliveredOftenDuringAlarm(t *testing.T) {
 	defer cancel()
 	go p.Publish(ctx, incoming(inbox, "", "2")) // makes RabbitMQ report that it is blocked
 	eventually(t, "noticing the alarm", func() error {
-		if b.publishing.blocked() == nil {
+		if b.publishing.blockedError() == nil {
 			return errors.New("no alarm")
 		}
 		return nil

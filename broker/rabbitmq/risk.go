@@ -56,8 +56,8 @@ func (b *Broker) setRisk(queue string, change func(*risk)) {
 	}
 }
 
-// examineArguments sets the risk of a queue that is due to its arguments. It asks RabbitMQ once in
-// each epoch (see currentEpoch). usual are the arguments that the queue probably has.
+// examineArguments sets the risk of a queue that is due to its arguments. It queries RabbitMQ once
+// in each epoch (see currentEpoch). usual are the arguments that the queue probably has.
 func (d declarer) examineArguments(queue string, usual amqp.Table) {
 	b := d.live.broker
 	epoch := b.health.currentEpoch()
@@ -87,7 +87,7 @@ func (k kind) usualArguments(queue string) amqp.Table {
 	return args
 }
 
-// maxArguments bounds the number of arguments of a queue that are asked for. RabbitMQ
+// maxArguments bounds the number of arguments of a queue that are queried. RabbitMQ
 // compares about as many.
 const maxArguments = 16
 

@@ -12,8 +12,8 @@ import (
 	"peerlink/broker"
 )
 
-// Messages of a creditors agent that match no peer are routed to the alternate exchange,
-// which the application may bind queues to.
+// Messages of a creditors agent, published to the exchange creditorsOut, that match no peer are
+// routed to the alternate exchange loopbackFilter, which the application may bind queues to.
 const (
 	creditorsOut   = "creditors_out"
 	loopbackFilter = "ca.loopback_filter"
@@ -25,7 +25,7 @@ func peerExchange(q broker.PeerBinding) string { return q.Prefix + ".x." + q.Pee
 const defaultDeadLetterSuffix = ".XQ"
 
 // referenceDeadLetterQueue returns the name of the queue to which RabbitMQ itself moves messages
-// that a program has rejected: that which the reference declares.
+// that a program has rejected: the dead-letter queue that the reference declares.
 func referenceDeadLetterQueue(queue string) string { return queue + defaultDeadLetterSuffix }
 
 // deadLetterQueue returns the name of the queue to which DeadLetter moves messages: the same as
@@ -57,7 +57,7 @@ func (b *Broker) onDeclaring(ctx context.Context, do func(declarer) error) error
 	return err
 }
 
-// declarer declares objects, and asks RabbitMQ about them.
+// declarer declares objects, and queries their state in RabbitMQ.
 type declarer struct {
 	live      *liveConn
 	ch        *amqp.Channel
@@ -196,15 +196,15 @@ func (d declarer) withQueueType(args amqp.Table) amqp.Table {
 		typed[name] = value
 	}
 	if d.major() >= 4 {
-		// RabbitMQ 4 drops a message after 20 deliveries. A peer that is away for a long
-		// time causes more than 20. (RabbitMQ 3 has no limit, and no value for "no
+		// RabbitMQ 4 drops a message after 20 deliveries. A peer that is unreachable for a
+		// long time causes more than 20. (RabbitMQ 3 has no limit, and no value for "no
 		// limit".)
 		typed["x-delivery-limit"] = noLimit
 	}
 	return typed
 }
 
-// major returns the major version of RabbitMQ.
+// major returns the major version of RabbitMQ, or 0 if it is unknown.
 func (d declarer) major() int {
 	version, _ := d.live.Properties["version"].(string)
 	return majorOf(version)

@@ -19,7 +19,7 @@ type unacked struct {
 	delivered uint64                       // the last tag delivered to the user
 	confirmed uint64                       // the last tag confirmed by the user
 	excluded  map[uint64]*excludedDelivery // to become dead letters, or to be replaced by copies; by tag
-	single    []uint64                     // to be acknowledged individually
+	single    []uint64                     // tags to be acknowledged individually
 	bytes     int                          // size of the messages in held and excluded
 }
 
@@ -156,7 +156,7 @@ func (u *unacked) finishMove(tag uint64, done bool) {
 	u.single = append(u.single, tag)
 }
 
-// nextAck returns and forgets an acknowledgement that is due: of tag only, or, if multiple, of
+// nextAck removes and returns an acknowledgement that is due: of tag only, or, if multiple, of
 // all tags up to tag. ok is false if none is due. Each tag must be acknowledged once:
 // RabbitMQ closes a channel that acknowledges a tag twice.
 func (u *unacked) nextAck() (tag uint64, multiple, ok bool) {
