@@ -105,7 +105,7 @@ func (sub *Subscription) Next(ctx context.Context, limit int) ([]InboxMessage, e
 		return nil, fmt.Errorf("%w: %d messages requested, expected at least 1", errInvalid, limit)
 	}
 	for {
-		found, err := sub.take(ctx, limit)
+		found, err := sub.deliverAvailable(ctx, limit)
 		if err != nil || len(found) > 0 {
 			return found, err
 		}
@@ -115,9 +115,9 @@ func (sub *Subscription) Next(ctx context.Context, limit int) ([]InboxMessage, e
 	}
 }
 
-// take delivers up to limit messages that are available now, and returns them. It does not
-// wait for messages.
-func (sub *Subscription) take(ctx context.Context, limit int) ([]InboxMessage, error) {
+// deliverAvailable delivers up to limit messages that are available now, and returns them. It
+// does not wait for messages.
+func (sub *Subscription) deliverAvailable(ctx context.Context, limit int) ([]InboxMessage, error) {
 	b := sub.inbox
 	if err := b.readMu.lock(ctx, sub.closed); err != nil {
 		return nil, err

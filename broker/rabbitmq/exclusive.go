@@ -150,7 +150,7 @@ const (
 // If not, it returns [broker.ErrInUse]: for a classic queue always, since RabbitMQ would
 // refuse an exclusive consumer; for a quorum queue only until they have been counted for
 // otherConsumersTime, since RabbitMQ also counts consumers on a node that is down. If they
-// are alive nevertheless, RabbitMQ distributes the messages among all consumers, as among
+// still exist nevertheless, RabbitMQ distributes the messages among all consumers, as among
 // those of the reference. exist reports whether there are any.
 func (d declarer) checkOtherConsumers(queue string, consumers int) (exist bool, err error) {
 	b := d.live.broker
