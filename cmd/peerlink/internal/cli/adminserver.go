@@ -22,9 +22,9 @@ func adminSocket(state string) string {
 	return admin.UnixAddress(filepath.Join(state, "admin.sock"))
 }
 
-// runLinks runs the links until ctx is done, and serves the admin address and notifies
-// the service manager meanwhile. It closes listener. The default admin address is a Unix socket in the state
-// folder, or none if state is "".
+// runLinks runs the links until ctx is done or the admin address fails. Meanwhile it serves the
+// admin address and notifies the service manager. It closes listener. The default admin address is
+// a Unix socket in the state folder, or none if state is "".
 func runLinks(ctx context.Context, f serveFlags, cfg link.Config, listener net.Listener, state string, adminConfig admin.Config) error {
 	log := cfg.Log
 	cfg.Serving = func() { notifyServiceManager(log, daemon.SdNotifyReady) }
@@ -77,7 +77,8 @@ func (f *serveFlags) checkAdmin() error {
 	return nil
 }
 
-// openAdmin opens the admin address. It returns nil if there is none.
+// openAdmin opens the admin address. It returns nil if there is none, which it logs if the path of
+// the default address is too long.
 func openAdmin(f serveFlags, state string, cfg admin.Config) (*admin.Server, error) {
 	cfg.Address, cfg.Exposed = f.admin, f.adminExposed
 	byDefault := f.admin == ""

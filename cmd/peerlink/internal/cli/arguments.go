@@ -23,8 +23,8 @@ func noArgs(cmd *cobra.Command, args []string) error {
 	return fmt.Errorf("%q takes no arguments, and got %q", cmd.CommandPath(), args[0])
 }
 
-// someArgs checks the arguments of commands that take at least min and at most max
-// arguments. The error does not name them, because the line of usage follows it.
+// someArgs checks the arguments of commands that take at least min and at most max arguments. Its
+// errors do not name the expected arguments, because the usage line is printed after them.
 func someArgs(min, max int) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
 		switch {

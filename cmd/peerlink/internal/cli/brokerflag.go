@@ -22,10 +22,10 @@ func brokerFlag(c *cobra.Command, v *string) {
 // brokerURLs is the value of a flag for URLs of RabbitMQ, which may be given several times.
 type brokerURLs struct {
 	text  *string
-	given bool
+	given bool // Set has been called
 }
 
-// Set adds URLs, and replaces the default.
+// Set adds URLs. The first call replaces the default.
 func (u *brokerURLs) Set(s string) error {
 	if u.given {
 		s = *u.text + "," + s
@@ -44,7 +44,7 @@ func (u *brokerURLs) String() string {
 // Type returns the type shown in the help.
 func (*brokerURLs) Type() string { return "string" }
 
-// defaultDeadLetterSuffix is the suffix of the reference.
+// defaultDeadLetterSuffix is the suffix of the reference's dead letter queues.
 const defaultDeadLetterSuffix = ".XQ"
 
 // deadLetterSuffixFlag adds the flag for the suffix of RabbitMQ's dead letter queues.

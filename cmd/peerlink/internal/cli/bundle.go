@@ -82,7 +82,7 @@ func (a *app) warnExcluded(d *node.Dir) {
 	}
 }
 
-// keyForBundle decrypts the root key for an info-bundle.
+// keyForBundle decrypts the root key for an info-bundle, and prints what is going to be signed.
 func (a *app) keyForBundle(ctx context.Context, d *node.Dir) (crypto.Signer, error) {
 	files, err := d.NextNodeinfo(time.Now())
 	if err != nil {
@@ -98,23 +98,24 @@ func (a *app) keyForBundle(ctx context.Context, d *node.Dir) (crypto.Signer, err
 	})
 }
 
-// announcedKey decrypts the root key. announce prints what is going to be signed. If there is a prompt for the passphrase,
-// announce is called before it. Otherwise it is called before the first signature, so that nothing is announced if the
-// command fails before.
+// announcedKey decrypts the root key, and checks that it is the node's. announce prints what is
+// going to be signed. If there is a prompt for the passphrase, announce is called before the
+// prompt. Otherwise it is called before the first signature, so that nothing is announced if the
+// command fails earlier.
 func (a *app) announcedKey(ctx context.Context, d *node.Dir, announce func()) (crypto.Signer, error) {
 	_, statErr := os.Stat(a.keyPath())
-	before := statErr == nil && a.passphraseFile == "" && isTerminal(a.stdin)
-	if before {
+	prompts := statErr == nil && a.passphraseFile == "" && isTerminal(a.stdin)
+	if prompts {
 		announce()
 	}
 	key, err := a.checkedRootKey(ctx, d)
-	if err != nil || before {
+	if err != nil || prompts {
 		return key, err
 	}
 	return &announcingKey{key, sync.OnceFunc(announce)}, nil
 }
 
-// announcingKey is a key that calls announce before it signs.
+// announcingKey is a key that calls announce before each signature.
 type announcingKey struct {
 	crypto.Signer
 	announce func()
@@ -125,7 +126,7 @@ func (k *announcingKey) Sign(rand io.Reader, digest []byte, opts crypto.SignerOp
 	return k.Signer.Sign(rand, digest, opts)
 }
 
-// announceBundle prints what is going to be signed.
+// announceBundle prints what an info-bundle that is going to be signed contains.
 func (a *app) announceBundle(d *node.Dir, files []infobundle.File) {
 	var names []string
 	servers := "none"
@@ -141,7 +142,7 @@ func (a *app) announceBundle(d *node.Dir, files []infobundle.File) {
 	a.printMessage("Signing what %s tells its peers: servers %s; files %s.", d.Identity(), terminal.Line(servers), terminal.Line(strings.Join(names, ", ")))
 }
 
-// remindURLs prints the URLs from which peers fetch a new info-bundle.
+// remindURLs prints the URLs, if any, from which peers fetch a new info-bundle.
 func (a *app) remindURLs(ctx context.Context, path string) error {
 	b, err := readBundle(ctx, path)
 	if err != nil {
@@ -166,7 +167,7 @@ func readBundle(ctx context.Context, path string) (*infobundle.Bundle, error) {
 	return parseBundle(path, data)
 }
 
-// parseBundle verifies an info-bundle that was read from the file.
+// parseBundle verifies an info-bundle that was read from path.
 func parseBundle(path string, data []byte) (*infobundle.Bundle, error) {
 	b, err := infobundle.Read(data, time.Now())
 	if err != nil {

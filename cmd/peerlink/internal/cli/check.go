@@ -55,7 +55,7 @@ The exit code is 1 if there is a problem; warnings and notes alone give 0.`,
 	return c
 }
 
-// expirySoonDays is how many days before its expiry a certificate is reported.
+// expirySoonDays is how many days before its expiry a certificate is shown as about to end.
 const expirySoonDays = 60
 
 func (a *app) showReport(r *check.Report) {

@@ -48,7 +48,7 @@ type app struct {
 	stderr io.Writer
 
 	input *input        // standard input; nil until it is read
-	lines *bufio.Reader // the same for prompts
+	lines *bufio.Reader // buffered input, for prompts
 
 	dir            string
 	keyFile        string
@@ -59,7 +59,7 @@ type app struct {
 	kustomize bool
 
 	running    bool                // the arguments were valid and the command has started
-	logs       []*logwriter.Writer // of a service
+	logs       []*logwriter.Writer // the service's asynchronous outputs
 	failureLog *slog.Logger        // if not nil, failures are logged here and not printed to stderr
 }
 
@@ -245,7 +245,7 @@ func (a *app) print(format string, args ...any) {
 // with a path of 4,096 bytes fits.
 const maxErrorText = 8_000
 
-// usageFailure reports wrong usage, and prints the line of usage.
+// usageFailure reports wrong usage, and prints the usage line, unless failures are logged.
 func (a *app) usageFailure(cmd *cobra.Command, err error) {
 	a.failure("Usage error:", err)
 	if a.failureLog != nil {
@@ -257,8 +257,9 @@ func (a *app) usageFailure(cmd *cobra.Command, err error) {
 	fmt.Fprintf(a.stderr, "See \"%s --help\".\n", cmd.CommandPath())
 }
 
-// failure prints the error of a command. All lines except the first are indented, so that text
-// in an error cannot be mistaken for another message of this program.
+// failure logs the error of a command to failureLog, or prints it if failureLog is nil. All printed
+// lines except the first are indented, so that text in an error cannot be mistaken for another
+// message of this program.
 func (a *app) failure(label string, err error) {
 	if a.failureLog != nil {
 		a.failureLog.Error("the command has failed", "err", err)
@@ -268,7 +269,8 @@ func (a *app) failure(label string, err error) {
 	a.printMessage("%s", strings.ReplaceAll(excerpt.Limit(err.Error(), maxErrorText), "\n", "\n  "))
 }
 
-// raw returns the writer below a.stdout or a.stderr, which does not escape.
+// raw returns the writer to which a.stdout or a.stderr writes, which does not escape control
+// characters.
 func raw(w io.Writer) io.Writer {
 	if t, ok := w.(*terminal.Writer); ok {
 		return t.Raw()

@@ -106,7 +106,7 @@ func (a *app) showDemo(r *demo.Result) {
 		a.print("  %s has verified  %s", l.From, l.SenderVerified)
 		a.print("  %s has verified  %s", l.To, l.ReceiverVerified)
 	}
-	a.print("\n%d messages in %.1f s, %.0f a second, every one stored on both sides. The killed service\nwas away for %.1f s. Lost: %d.",
+	a.print("\n%d messages in %.1f s, %.0f a second, every one stored on both sides. The killed service\nwas down for %.1f s. Lost: %d.",
 		r.Delivered, r.Elapsed.Seconds(), float64(r.Delivered)/r.Elapsed.Seconds(), r.Outage.Seconds(), r.Lost)
 }
 
@@ -114,8 +114,8 @@ func (a *app) showDemo(r *demo.Result) {
 // otherwise only the steps.
 type progress struct {
 	*app
-	live  bool
-	shown time.Time
+	live  bool      // standard error is a terminal
+	shown time.Time // when the line was last updated
 }
 
 func (p *progress) step(text string) {

@@ -10,7 +10,8 @@ import (
 	"github.com/spf13/pflag"
 )
 
-// environment is the annotation of a flag with the environment variables that can set it.
+// environment is the key of a flag's annotation that lists the environment variables that can set
+// the flag.
 const environment = "environment"
 
 // fromEnv makes a flag settable by environment variables. If the flag is not given, the first
@@ -25,7 +26,7 @@ func fromEnv(flags *pflag.FlagSet, name string, variables ...string) {
 	f.Annotations[environment] = variables
 }
 
-// readEnvironment sets the flags that were not given from the environment.
+// readEnvironment sets flags that are not on the command line from their environment variables.
 func readEnvironment(flags *pflag.FlagSet) error {
 	var err error
 	flags.VisitAll(func(f *pflag.Flag) {
@@ -62,8 +63,8 @@ func flagError(_ *cobra.Command, err error) error {
 	return err
 }
 
-// expected returns a description of the values that a flag takes, which replaces the messages of
-// Go's parsers.
+// expected returns an error that describes the values that a flag accepts. It replaces err if that
+// is an error of Go's parsers.
 func expected(f *pflag.Flag, err error) error {
 	switch f.Value.Type() {
 	case "bool":

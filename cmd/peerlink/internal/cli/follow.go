@@ -19,8 +19,9 @@ func followFlags(c *cobra.Command, f *followSettings) {
 }
 
 type followSettings struct {
-	on, local bool
-	after     time.Duration
+	on    bool
+	local bool          // a peer's URLs may lead to addresses that are not public
+	after time.Duration // how long a peer must be unreachable before its info-bundle is fetched
 }
 
 func (f *followSettings) config() (link.Follow, error) {

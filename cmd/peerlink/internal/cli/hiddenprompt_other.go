@@ -14,8 +14,8 @@ type hiddenPrompt struct {
 	echoState *term.State // the state with echo
 }
 
-func openHiddenPrompt(ctx context.Context, fd int, shown *term.State, _ func()) (*hiddenPrompt, context.Context) {
-	return &hiddenPrompt{fd, shown}, ctx
+func openHiddenPrompt(ctx context.Context, fd int, echoState *term.State, _ func()) (*hiddenPrompt, context.Context) {
+	return &hiddenPrompt{fd, echoState}, ctx
 }
 
 // close restores the echo.

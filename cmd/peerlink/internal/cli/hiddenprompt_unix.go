@@ -24,12 +24,12 @@ type hiddenPrompt struct {
 	stop       func()      // ends the handling of the signals that end the process
 }
 
-// hidden is the open prompt. After the first prompt, SIGTSTP (Ctrl-Z) is handled until the process
-// ends, because Go cannot restore the default action of a signal.
+// hidden.prompt is the open prompt, nil if none is open. After the first prompt, SIGTSTP (Ctrl-Z)
+// is handled until the process ends, because Go cannot restore the default action of a signal.
 var hidden struct {
 	mu     sync.Mutex
 	prompt *hiddenPrompt
-	handle sync.Once
+	handle sync.Once // starts handleStops
 }
 
 // openHiddenPrompt opens a prompt, for readHidden, which turns the echo off. echoState is the state of
@@ -95,15 +95,16 @@ func readHidden(fd int) ([]byte, error) {
 	}
 }
 
-// handleStops stops the process at each SIGTSTP, as the default action does.
+// handleStops handles SIGTSTP from now on: it stops the process, as the default action does.
 func handleStops() {
 	stops, continued := make(chan os.Signal, 1), make(chan os.Signal, 1)
 	signal.Notify(stops, syscall.SIGTSTP)
 	go func() {
 		for range stops {
-			// Without a shell that continues the process, the default action does nothing.
-			own, _ := unix.Getsid(0)
-			if shell, err := unix.Getsid(os.Getppid()); err != nil || shell != own {
+			// Without a shell that can continue the process (a parent in the same session), the
+			// default action does nothing.
+			session, _ := unix.Getsid(0)
+			if parentSession, err := unix.Getsid(os.Getppid()); err != nil || parentSession != session {
 				continue
 			}
 			signal.Notify(continued, syscall.SIGCONT)

@@ -51,11 +51,11 @@ terminal.`,
 					return err
 				}
 			}
-			kind := ""
+			typeName := ""
 			if len(args) == 1 {
-				kind = args[0]
+				typeName = args[0]
 			}
-			return a.initNode(cmd.Context(), kind, id, keyType, servers)
+			return a.initNode(cmd.Context(), typeName, id, keyType, servers)
 		},
 	}
 	c.Flags().StringVar(&id, "id", "", "node ID of an accounting authority: 8 lowercase hex digits, the top of its debtor IDs")
@@ -64,7 +64,7 @@ terminal.`,
 	return a.keyFlags(c)
 }
 
-func (a *app) initNode(ctx context.Context, kind, id, keyType string, servers []string) error {
+func (a *app) initNode(ctx context.Context, typeName, id, keyType string, servers []string) error {
 	keyKind, err := pki.ParseKeyKind(keyType)
 	if err != nil {
 		return &usageError{"--key-type: " + err.Error()}
@@ -79,13 +79,13 @@ func (a *app) initNode(ctx context.Context, kind, id, keyType string, servers []
 	if err := guard.CheckOwner(a.dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("the node's directory: %w", err)
 	}
-	if kind == "" {
-		isType := func(answer string) error { _, err := nodetype.Parse(answer); return err }
-		if kind, err = a.ask(ctx, "Type of the node (accounting-authority, creditors-agent or debtors-agent)", isType); err != nil {
+	if typeName == "" {
+		checkType := func(answer string) error { _, err := nodetype.Parse(answer); return err }
+		if typeName, err = a.ask(ctx, "Type of the node (accounting-authority, creditors-agent or debtors-agent)", checkType); err != nil {
 			return err
 		}
 	}
-	t, err := nodetype.Parse(kind)
+	t, err := nodetype.Parse(typeName)
 	if err != nil {
 		return &usageError{err.Error()}
 	}
@@ -116,7 +116,7 @@ func (a *app) initNode(ctx context.Context, kind, id, keyType string, servers []
 	}
 	if restorable, err := node.RootRestorable(a.dir); restorable {
 		if _, statErr := os.Stat(a.keyPath()); statErr != nil {
-			return err // a new root key would be of no use
+			return err // a new root key would not match the root certificate
 		}
 	}
 	key, err := a.initKey(ctx, keyKind)
@@ -138,7 +138,8 @@ func (a *app) initNode(ctx context.Context, kind, id, keyType string, servers []
 	return nil
 }
 
-// repair repairs an existing node's directory. It returns false if the directory has no node yet.
+// repair repairs an existing node's directory. It returns false if no node can be opened there, and
+// nothing failed before.
 func (a *app) repair(ctx context.Context) (done bool, err error) {
 	restored, err := node.Restore(ctx, a.dir)
 	for _, what := range restored {
@@ -169,13 +170,13 @@ func (a *app) initKey(ctx context.Context, kind pki.KeyKind) (crypto.Signer, err
 	path := a.keyPath()
 	if _, err := os.Stat(path); err == nil {
 		if restorable, _ := node.RootRestorable(a.dir); !restorable {
-			a.warn("The root key %s existed before. If it is the key of a node already, end this with Ctrl-C, or do not use the result: the node's peers know it by its\nroot certificate, and refuse the other one that is made now. Put the node's directory back from a backup instead.", path)
+			a.warn("The root key %s existed before. If it is the key of a node already, end this with Ctrl-C, or do not use the result: the node's peers have its present\nroot certificate on record, and refuse the new one that is made now. Put the node's directory back from a backup instead.", path)
 		}
 		a.printMessage("Using the root key that is there: %s", path)
 		key, pass, err := a.rootKeyAndPassphrase(ctx)
 		clear(pass)
 		if err == nil && pass == nil {
-			a.warn("The root key %s is not encrypted: anybody who gets this file is this node.\nGive it a passphrase with \"peerlink key passphrase --key FILE\", and destroy every copy of it as it is now.", path)
+			a.warn("The root key %s is not encrypted: anybody who gets this file can act as this node.\nGive it a passphrase with \"peerlink key passphrase --key FILE\", and destroy every copy of it as it is now.", path)
 		}
 		return key, err
 	} else if !errors.Is(err, os.ErrNotExist) {

@@ -11,7 +11,8 @@ import (
 )
 
 // errInterrupted is the error of a command that was waiting for input when a signal arrived that
-// ends the process. errEndOfInput is the error if the input ended (Ctrl-D).
+// ends the process. errEndOfInput, which wraps it, is the error if the input ended (Ctrl-D) before
+// anything was typed.
 var (
 	errInterrupted = errors.New("interrupted")
 	errEndOfInput  = fmt.Errorf("%w: the input has ended, and nothing was typed", errInterrupted)
@@ -45,8 +46,8 @@ func interruptible[T any](ctx context.Context, wait func() (T, error)) (T, error
 // maxRead is the maximum size of one read of an input in bytes.
 const maxRead = 64 << 10
 
-// An input reads a file, a pipe or a terminal, until ctx is done. After the end of the input, all
-// reads return io.EOF, so that one Ctrl-D is sufficient on a terminal.
+// An input reads a file, a pipe or a terminal, until ctx is done. After an error, all reads return
+// the same error, so that one Ctrl-D (io.EOF) is sufficient on a terminal.
 type input struct {
 	ctx      context.Context
 	file     *os.File
@@ -76,7 +77,8 @@ func (a *app) standardInput(ctx context.Context) *input {
 	return a.input
 }
 
-// openInput opens a file, or standard input if path is "-". It also returns the name for errors.
+// openInput opens a file, or standard input if path is "-". It also returns the name of the input
+// for error messages.
 func (a *app) openInput(ctx context.Context, path string) (in *input, name string, err error) {
 	if path == "-" {
 		return a.standardInput(ctx), "standard input", nil
@@ -93,7 +95,7 @@ func (in *input) Close() error {
 	return in.file.Close()
 }
 
-// readLine reads a line from the terminal, without the spaces around it.
+// readLine reads a line from standard input, without the spaces around it.
 func (a *app) readLine(ctx context.Context) (string, error) {
 	if a.lines == nil {
 		a.lines = bufio.NewReader(a.standardInput(ctx))
@@ -135,7 +137,8 @@ func (a *app) ask(ctx context.Context, question string, check func(answer string
 	}
 }
 
-// readBounded reads a regular file, or a pipe or terminal, of at most max bytes.
+// readBounded reads a file, a pipe or a terminal. If there are more than max bytes, it returns the
+// first max+1 bytes and an error.
 func readBounded(ctx context.Context, path string, max int64) ([]byte, error) {
 	return interruptible(ctx, func() ([]byte, error) {
 		f, err := os.Open(path)

@@ -8,7 +8,7 @@ import (
 
 // jsonHandler returns a handler that writes the log in JSON. Each record has, in addition to the
 // members of slog, the member "levelname", which the reference's log pipelines read. If reference is
-// set, it has all members of the reference's records.
+// set, each record has all members of the reference's records.
 func jsonHandler(w io.Writer, level slog.Leveler, reference bool) slog.Handler {
 	return &referenceHandler{slog.NewJSONHandler(w, &slog.HandlerOptions{Level: level, ReplaceAttr: logAttr}), reference}
 }
@@ -16,7 +16,7 @@ func jsonHandler(w io.Writer, level slog.Leveler, reference bool) slog.Handler {
 // referenceHandler adds the members of the reference's records.
 type referenceHandler struct {
 	slog.Handler
-	all bool
+	all bool // not only "levelname"
 }
 
 func (h *referenceHandler) Handle(ctx context.Context, r slog.Record) error {
@@ -44,7 +44,7 @@ func (h *referenceHandler) WithGroup(name string) slog.Handler {
 	return &referenceHandler{h.Handler.WithGroup(name), h.all}
 }
 
-// levelName returns the name that Python gives a level.
+// levelName returns Python's name for a level.
 func levelName(l slog.Level) string {
 	switch {
 	case l >= slog.LevelError:

@@ -24,7 +24,7 @@ import (
 )
 
 // maxShareFile is the maximum size of the file of a share in bytes. The text of a page has some kilobytes, twice
-// as many in UTF-16. Larger PDF files have a specific error.
+// as many in UTF-16. For PDF files of any size, [keyshare.Parse] has a specific error.
 const maxShareFile = 256 << 10
 
 func (a *app) keyCommand() *cobra.Command {
@@ -154,10 +154,10 @@ func (a *app) splitKey(ctx context.Context, d *node.Dir, shares, threshold int, 
 	return nil
 }
 
-// writeShares writes the pages of the shares to a folder, and returns their names. If one cannot be
-// written, all are removed.
+// writeShares writes the pages of the shares to a folder, and returns the names of the PDF files.
+// If a file cannot be written, all are removed.
 func writeShares(out string, shares []*keyshare.Share, text bool) (names []string, err error) {
-	_, missing := os.Stat(out)
+	_, statErr := os.Stat(out)
 	if err := os.MkdirAll(out, 0o700); err != nil {
 		return nil, err
 	}
@@ -169,7 +169,7 @@ func writeShares(out string, shares []*keyshare.Share, text bool) (names []strin
 		for _, path := range written {
 			os.Remove(path)
 		}
-		if missing != nil {
+		if statErr != nil { // the folder was created here
 			os.Remove(out)
 		}
 	}()
@@ -264,7 +264,8 @@ func checkKeyCreatable(path string) error {
 	return checkCreatable(path)
 }
 
-// joinShares restores the root key from shares in files, or typed.
+// joinShares restores the root key from shares in files, or from typed shares if no files are
+// given. It also returns the passphrase for the restored key.
 func (a *app) joinShares(ctx context.Context, d *node.Dir, files []string) (crypto.Signer, []byte, error) {
 	guard.ProtectProcess()
 	var shares []*keyshare.Share
@@ -285,9 +286,9 @@ func (a *app) joinShares(ctx context.Context, d *node.Dir, files []string) (cryp
 	if err := sealed.CheckKey(d.Root().PublicKey); err != nil {
 		return nil, nil, err
 	}
-	wrong := errors.New("wrong passphrase for these shares: expected the one that the root key had when it was split")
+	errWrong := errors.New("wrong passphrase for these shares: expected the one that the root key had when it was split")
 	// The shares may have been typed, so a wrong passphrase must not lose them.
-	key, pass, given, err := a.decryptWithPassphrase(ctx, "Passphrase that the root key had when it was split: ", wrong, math.MaxInt,
+	key, pass, given, err := a.decryptWithPassphrase(ctx, "Passphrase that the root key had when it was split: ", errWrong, math.MaxInt,
 		func(pass []byte) (crypto.Signer, error) { return sealed.Open(pass, d.Root().PublicKey) })
 	if err != nil {
 		return nil, nil, err
@@ -296,24 +297,25 @@ func (a *app) joinShares(ctx context.Context, d *node.Dir, files []string) (cryp
 	return key, a.passphraseToKeep(given, pass), d.CheckKey(key)
 }
 
-// passphraseToKeep returns the passphrase for a restored key: opened, the passphrase of the shares, if it can be typed
-// at a prompt. If it cannot, because earlier versions included byte order marks in it, the passphrase is the text in the
-// passphrase file.
-func (a *app) passphraseToKeep(given *passphrase.Input, opened []byte) []byte {
-	err := passphrase.Check(opened)
-	if err == nil && passphrase.Mixed(opened) {
+// passphraseToKeep returns the passphrase for a restored key: sharesPass, with which the shares
+// were opened, if it can be typed at a prompt. If it cannot, because earlier versions of peerlink
+// included byte order marks in it, the passphrase is the text of the passphrase file's first line,
+// or sharesPass if that text cannot be typed either.
+func (a *app) passphraseToKeep(given *passphrase.Input, sharesPass []byte) []byte {
+	err := passphrase.Check(sharesPass)
+	if err == nil && passphrase.Mixed(sharesPass) {
 		a.warn("These shares open with the passphrase as it was given, and not with the same text from another keyboard: it is in none\n" +
 			"of the normal forms of Unicode (NFC, NFD). A key restored from them opens with either form; make new shares of it.")
 	}
 	if err == nil {
-		return opened
+		return sharesPass
 	}
 	if text, err := given.Typeable(); err == nil {
 		a.printMessage("These shares open only with the whole content of the passphrase file; the passphrase of the restored key is the text of its first line.")
 		return bytes.Clone(text)
 	}
 	a.warn("Nobody can type this passphrase: %v.\nChange it with \"peerlink key passphrase\" once the key is restored, and make new shares.", err)
-	return opened
+	return sharesPass
 }
 
 func shareFiles(ctx context.Context, files []string) ([]*keyshare.Share, error) {
@@ -392,7 +394,7 @@ noted.`,
 			} else if err != nil {
 				// The drill does not need to write to the directory, which may be on a
 				// read-only disk or belong to another user.
-				a.warn("The date of this drill could not be noted (%v): \"peerlink check\" will not know of it.", err)
+				a.warn("The date of this drill could not be noted (%v): \"peerlink check\" will not count it.", err)
 			}
 			return nil
 		},

@@ -9,13 +9,14 @@ import (
 	"peerlink/node/kustomize"
 )
 
-// kustomizeFlag adds the flag --kustomize of commands that change properties of a peer in the
-// Kustomize files.
+// kustomizeFlag adds the flag --kustomize, for commands that change those properties of a peer that
+// the Kustomize files contain.
 func (a *app) kustomizeFlag(c *cobra.Command) *cobra.Command {
 	c.Flags().BoolVar(&a.kustomize, "kustomize", false, "keep Kustomize files in peers/ (on by itself where there are some)")
 	return c
 }
 
+// updateKustomizeOf is updateKustomize for the peer with the given ID.
 func (a *app) updateKustomizeOf(d *node.Dir, id string) error {
 	p, err := d.Peer(id)
 	if err != nil {
@@ -31,7 +32,7 @@ func (a *app) updateKustomize(d *node.Dir, p *node.Peer) error {
 	if !a.kustomize && !kustomize.Enabled(peers) {
 		return nil
 	}
-	app, err := kustomize.BaseApp(peers)
+	baseApp, err := kustomize.BaseApp(peers)
 	if err != nil {
 		return err
 	}
@@ -40,7 +41,7 @@ func (a *app) updateKustomize(d *node.Dir, p *node.Peer) error {
 		Queues:      p.Queues,
 		UpdatedAt:   p.UpdatedAt,
 		Deactivated: p.Deactivated != "",
-	}, app)
+	}, baseApp)
 	if err == nil {
 		a.printMessage("Kustomize files in %s are up to date.", peers)
 	}

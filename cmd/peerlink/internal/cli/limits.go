@@ -16,17 +16,19 @@ import (
 // is free, messages from peers are accepted only as fast as the applications consume messages.
 const minFree = 64 << 20
 
-// reserve is the size, in bytes, of the file that is removed when the disk is full.
+// reserve is the size, in bytes, of the embedded broker's file that is removed when the disk is
+// full.
 const reserve = 16 << 20
 
-// defaultQuota is the default maximum size of the stored messages of one peer in bytes.
+// defaultQuota is the default maximum size, in bytes, of the stored messages from one peer.
 const defaultQuota = 1 << 30
 
 // limitFlags are the flags for the limits on the resources that one peer can use.
 type limitFlags struct {
-	connections, rate int
-	quota             byteSize
-	idle              time.Duration
+	connections int
+	rate        int // messages per second
+	quota       byteSize
+	idle        time.Duration
 }
 
 func (l *limitFlags) add(c *cobra.Command) {
@@ -42,7 +44,7 @@ func (l *limitFlags) add(c *cobra.Command) {
 	fromEnv(flags, "idle", "PEERLINK_IDLE")
 }
 
-// set checks the limits, and sets those of the link in its configuration.
+// set checks the limits, and sets them in cfg, except the quota, which is the embedded broker's.
 func (l *limitFlags) set(cfg *link.Config, broker string) error {
 	switch {
 	case l.quota != defaultQuota && broker != embeddedBroker:
@@ -64,7 +66,8 @@ func (l *limitFlags) set(cfg *link.Config, broker string) error {
 // byteSize is the value of a flag for a number of bytes with an optional unit.
 type byteSize int64
 
-// sizeUnits are the units, the longer names before those they end with.
+// sizeUnits are the units of a byteSize. B is the last, because the names of all others end with
+// it.
 var sizeUnits = []struct {
 	name  string
 	bytes int64

@@ -54,7 +54,7 @@ func (a *app) checkService(cmd *cobra.Command, client *admin.Client) error {
 	}
 	l, err := client.Links(cmd.Context())
 	if err != nil {
-		return notRunning(err)
+		return explainNoServer(err)
 	}
 	own := d.Identity()
 	if l.ID != own.ID || l.Type != own.Type.String() {
@@ -64,7 +64,9 @@ func (a *app) checkService(cmd *cobra.Command, client *admin.Client) error {
 	return nil
 }
 
-// findState returns the path of the state folder without creating it.
+// findState returns the path of the state folder: dir, or the node's default folder if dir is "".
+// Unlike stateFolder, it does not check who can change the folder, and it does not need the node's
+// directory if dir is given.
 func (a *app) findState(dir string) (string, error) {
 	if dir != "" {
 		return filepath.Abs(dir)
@@ -96,7 +98,7 @@ same address here.`,
 			}
 			l, err := client.Links(cmd.Context())
 			if err != nil {
-				return notRunning(err)
+				return explainNoServer(err)
 			}
 			if asJSON {
 				return a.json(l)
@@ -134,20 +136,21 @@ the one that the service was started with.`,
 			if len(args) == 0 {
 				level, err := client.LogLevel(cmd.Context())
 				if err != nil {
-					return notRunning(err)
+					return explainNoServer(err)
 				}
 				a.print("%s", terminal.Line(level))
 				return nil
 			}
-			return notRunning(client.SetLogLevel(cmd.Context(), args[0]))
+			return explainNoServer(client.SetLogLevel(cmd.Context(), args[0]))
 		},
 	}
 	a.adminFlags(c, &f)
 	return c
 }
 
-// notRunning adds advice to the error of a service that does not respond.
-func notRunning(err error) error {
+// explainNoServer adds advice to [admin.ErrNoServer]. It returns all other errors, and nil,
+// unchanged.
+func explainNoServer(err error) error {
 	if errors.Is(err, admin.ErrNoServer) {
 		return fmt.Errorf("%w; is \"peerlink serve\" running, with the same --state or --admin, and by the same user?", err)
 	}
@@ -190,7 +193,7 @@ func (a *app) showLinks(l *admin.Links) {
 }
 
 // connectionSummary returns the address of a peer's connection in one direction, or the number of
-// connections if there are several.
+// connections if there are several, or "-" if there is none.
 func connectionSummary(p link.PeerStatus, direction string) string {
 	var remotes []string
 	for _, c := range p.Connections {
@@ -207,6 +210,7 @@ func connectionSummary(p link.PeerStatus, direction string) string {
 	return fmt.Sprintf("%d connections", len(remotes))
 }
 
+// firstToExpire describes the first certificate of a list that is sorted by expiry.
 func firstToExpire(list []link.Expiry) string {
 	if len(list) == 0 {
 		return "-"

@@ -19,13 +19,14 @@ const notifyTimeout = time.Second
 
 // notifyServiceManager sends a message to the service manager, if there is one that receives notifications.
 func notifyServiceManager(log *slog.Logger, state string) {
-	if err := notifyManager(state); err != nil {
-		log.Warn("the service manager can not be told", "state", state, "err", err)
+	if err := sdNotify(state); err != nil {
+		log.Warn("the service manager can not be notified", "state", state, "err", err)
 	}
 }
 
-// notifyManager implements systemd's sd_notify with a timeout, because sd_notify blocks if the manager hangs.
-func notifyManager(state string) error {
+// sdNotify implements systemd's sd_notify with a timeout, because sd_notify blocks if the manager
+// hangs.
+func sdNotify(state string) error {
 	path := os.Getenv("NOTIFY_SOCKET")
 	if path == "" {
 		return nil
@@ -42,7 +43,7 @@ func notifyManager(state string) error {
 	return err
 }
 
-// stalledCheck returns a function that fails if a part of the service hangs.
+// stalledCheck returns a function that returns an error if a part of the service hangs.
 func stalledCheck(s *link.Service, b broker.Broker) func() error {
 	return func() error {
 		err := s.Stalled()
@@ -53,9 +54,9 @@ func stalledCheck(s *link.Service, b broker.Broker) func() error {
 	}
 }
 
-// feedWatchdog sends watchdog notifications to the service manager at the interval that the manager has
-// configured, until ctx is done. Before each notification it gets the status, which needs all locks: if
-// a part of the service hangs, no notification is sent.
+// feedWatchdog sends watchdog notifications to the service manager at the interval that the manager
+// has configured, until ctx is done. Before each notification it gets the status, which needs all
+// locks, and calls stalled: if a part of the service hangs, no notification is sent.
 func feedWatchdog(ctx context.Context, s *link.Service, stalled func() error, log *slog.Logger) {
 	limit, err := daemon.SdWatchdogEnabled(false)
 	if err != nil {

@@ -66,7 +66,7 @@ FILE.csr will be filed as FILE.crt.`,
 			if err := checkDistinct(outputs...); err != nil {
 				return err
 			}
-			var asks []offline.Requested
+			var requested []offline.Requested
 			for _, path := range csrs {
 				data, err := readText(cmd.Context(), path, maxInputFile)
 				if err != nil {
@@ -75,7 +75,7 @@ FILE.csr will be filed as FILE.crt.`,
 				if _, err := pki.ParseCSRPEM(data); err != nil {
 					return fmt.Errorf("%s: %w", path, err)
 				}
-				asks = append(asks, offline.ServerCert{CSR: data, Days: days, File: certificateFor(path)})
+				requested = append(requested, offline.ServerCert{CSR: data, Days: days, File: certificateFor(path)})
 			}
 			for _, path := range peers {
 				data, err := readBounded(cmd.Context(), path, infobundle.MaxSize)
@@ -92,15 +92,15 @@ FILE.csr will be filed as FILE.crt.`,
 				if err := a.confirmRootKey(cmd.Context(), b, t); err != nil {
 					return fmt.Errorf("%s: %w", path, err)
 				}
-				asks = append(asks, offline.PeerCert{Bundle: data})
+				requested = append(requested, offline.PeerCert{Bundle: data})
 			}
 			if bundle != "" {
-				asks = append(asks, offline.InfoBundle{File: bundle})
+				requested = append(requested, offline.InfoBundle{File: bundle})
 			}
-			if len(asks) == 0 {
+			if len(requested) == 0 {
 				return usagef("nothing is asked for: give --csr, --peer or --bundle")
 			}
-			r, err := offline.Collect(cmd.Context(), d, asks, time.Now())
+			r, err := offline.Collect(cmd.Context(), d, requested, time.Now())
 			if err != nil {
 				return err
 			}
@@ -124,9 +124,9 @@ FILE.csr will be filed as FILE.crt.`,
 	return c
 }
 
-// certificateFor returns the name of the file for the certificate that a signing request is
-// answered with.
-func certificateFor(csr string) string { return strings.TrimSuffix(csr, ".csr") + ".crt" }
+// certificateFor returns the name of the file for the certificate that is signed for the request in
+// the file csrPath.
+func certificateFor(csrPath string) string { return strings.TrimSuffix(csrPath, ".csr") + ".crt" }
 
 // showItems prints the items of a request.
 func (a *app) showItems(r *offline.Request) {
@@ -136,9 +136,10 @@ func (a *app) showItems(r *offline.Request) {
 	}
 }
 
-// showSigned prints everything that is going to be signed, and the differences from the latest state in d,
-// this machine's copy of the node's directory. d is nil if there is no copy.
-func (a *app) showSigned(r *offline.Request, d *node.Dir, since string, changes []offline.Change) {
+// showUnsigned prints everything that is going to be signed, and the changes of the info-bundle in
+// it since the state that since describes, which is in d, this machine's copy of the node's
+// directory. d is nil if there is no copy.
+func (a *app) showUnsigned(r *offline.Request, d *node.Dir, since string, changes []offline.Change) {
 	a.printMessage("Request %.8s of %s, made %s:", r.ID, r.Node, r.Created.Local().Format("2006-01-02 15:04"))
 	for i, item := range r.Summary() {
 		a.printMessage("  %d. %s", i+1, terminal.Line(item.String()))
@@ -156,8 +157,8 @@ func (a *app) showSigned(r *offline.Request, d *node.Dir, since string, changes 
 	a.showChanges(since, changes)
 }
 
-// showChanges prints the differences of an info-bundle that is going to be signed from what is known. If since is "", nothing
-// is known.
+// showChanges prints the changes of an info-bundle that is going to be signed since the state that
+// since describes. If since is "", there is no earlier state, and nothing is printed.
 func (a *app) showChanges(since string, changes []offline.Change) {
 	switch {
 	case since == "":
@@ -210,7 +211,7 @@ signed here.`,
 					return err
 				}
 			}
-			a.showSigned(r, d, since, changes)
+			a.showUnsigned(r, d, since, changes)
 			if !yes {
 				answer, err := a.confirmUnseen(cmd.Context(), "\nSign all of this? Type yes, which is not shown (or start again with --yes): ")
 				if err != nil {
@@ -229,7 +230,8 @@ signed here.`,
 				return err
 			}
 			if d != nil {
-				// Before the answer exists: what is given away must be known here.
+				// Recorded before the answer exists, so that everything that leaves this machine is
+				// on record here.
 				if err := r.RecordSigned(cmd.Context(), d, time.Now()); err != nil {
 					return fmt.Errorf("nothing was written, because what was signed could not be recorded in the copy of the node's directory: %w", err)
 				}
@@ -257,8 +259,9 @@ func (a *app) confirmUnseen(ctx context.Context, question string) (string, error
 	return string(bytes.TrimSpace(line)), err
 }
 
-// compareKnown compares a request with this machine's copy of the node's directory. It returns nil for d if
-// there is no copy. That is an error if the operator has named the copy; a damaged copy always is one.
+// compareKnown compares a request with this machine's copy of the node's directory. It returns nil
+// for d if there is no copy. It returns an error if the copy is damaged, or is missing although the
+// operator has named it.
 func (a *app) compareKnown(cmd *cobra.Command, r *offline.Request) (d *node.Dir, since string, changes []offline.Change, err error) {
 	d, err = a.openIfAny(cmd)
 	if d == nil && err == nil {

@@ -37,6 +37,7 @@ func (a *app) columns(rows [][]string) {
 	}
 }
 
+// orNone returns s, or "-" if s is empty.
 func orNone(s string) string {
 	if s == "" {
 		return "-"

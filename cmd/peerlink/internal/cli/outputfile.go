@@ -21,15 +21,15 @@ func checkCreatable(paths ...string) error {
 	return checkDistinct(paths...)
 }
 
-// checkDistinct checks that the names of output files are different on every medium.
+// checkDistinct checks that the names of output files differ in more than the case of letters,
+// which many media ignore.
 func checkDistinct(paths ...string) error {
 	seen := make(map[string]string)
 	for _, p := range paths {
 		folder, err := filepath.EvalSymlinks(filepath.Dir(p))
 		if err != nil {
-			folder = filepath.Dir(p) // which has to be made first
+			folder = filepath.Dir(p) // it does not exist yet, or cannot be read
 		}
-		// Many media do not distinguish upper case from lower case.
 		name := filepath.Join(folder, strings.ToLower(filepath.Base(p)))
 		if other, ok := seen[name]; ok {
 			return usagef("%s and %s are named for two output files: expected two names that differ in more than the case of letters", other, p)

@@ -29,7 +29,7 @@ const (
 )
 
 // newPassphrase returns the passphrase for a new root key file. A typed passphrase is prompted for twice.
-// The passphrase can always be typed at a prompt. It is in the form in which it was given.
+// The passphrase can always be typed at a prompt. It is not normalized.
 func (a *app) newPassphrase(ctx context.Context) ([]byte, error) {
 	pass, err := a.typeablePassphrase(ctx)
 	if err != nil {
@@ -45,7 +45,7 @@ func (a *app) newPassphrase(ctx context.Context) ([]byte, error) {
 	}
 	if bits := entropy(normal); bits < weakBits {
 		a.label("Warning:")
-		a.printMessage("This passphrase is weak: who steals the key file finds it in %s, or sooner.\nChange it with \"peerlink key passphrase\".", crackTime(bits))
+		a.printMessage("This passphrase is weak: who steals the key file can guess it in %s, or sooner.\nChange it with \"peerlink key passphrase\".", crackTime(bits))
 	}
 	return pass, nil
 }
@@ -100,8 +100,8 @@ func (a *app) choosePassphrase(ctx context.Context) ([]byte, error) {
 
 var errNotTheSame = errors.New("that is not the same passphrase")
 
-// typedTwice prompts twice for the same passphrase. If nothing is typed at the first prompt, it is the
-// offered one.
+// typedTwice prompts twice for the same passphrase. If nothing is typed at the first prompt, the
+// passphrase is the offered one.
 func (a *app) typedTwice(ctx context.Context, offer []byte) ([]byte, error) {
 	pass, err := a.askSecret(ctx, "Press Enter to take it, or type your own: ")
 	if err != nil {

@@ -71,7 +71,7 @@ func (t *sharePrompter) add(s *keyshare.Share) error {
 // readShare reads the lines of one share, and prompts again for a mistyped line. Pasted text may include the headings of a page,
 // and the empty line between the share and the sealed key.
 func (t *sharePrompter) readShare() (*keyshare.Share, error) {
-	const sealed = keyshare.ShareLines + 1 // number of the first line of the sealed key
+	const sealedLine = keyshare.ShareLines + 1 // number of the first line of the sealed key
 	var text strings.Builder
 	ended := false // there was an empty line, which ends the share unless the sealed key follows
 	for n := 1; ; {
@@ -81,10 +81,10 @@ func (t *sharePrompter) readShare() (*keyshare.Share, error) {
 			return nil, err
 		case strings.HasPrefix(strings.ToUpper(line), "PEERLINK-SHARE"):
 			return keyshare.Parse(line)
-		case line == "" && n == sealed && !ended:
+		case line == "" && n == sealedLine && !ended:
 			ended = true
 			continue
-		case line == "" && n == sealed:
+		case line == "" && n == sealedLine:
 			return keyshare.Parse(text.String())
 		case line == "" && n > 1:
 			t.app.printMessage("The share is not complete yet: line %d is next.", n)
@@ -93,8 +93,8 @@ func (t *sharePrompter) readShare() (*keyshare.Share, error) {
 			continue
 		}
 		err = keyshare.CheckLine(n, line)
-		if err != nil && n == sealed && keyshare.CheckLine(1, line) == nil {
-			t.nextLine = line
+		if err != nil && n == sealedLine && keyshare.CheckLine(1, line) == nil {
+			t.nextLine = line // the share ends here, without the sealed key
 			return keyshare.Parse(text.String())
 		}
 		if err != nil {
@@ -104,7 +104,7 @@ func (t *sharePrompter) readShare() (*keyshare.Share, error) {
 		// A line may have been typed with its number, as it is on the page.
 		bare := strings.TrimLeft(line, "0123456789 \t.:)(-#")
 		fmt.Fprintf(&text, "%d %s\n", n, bare)
-		if n++; n <= sealed {
+		if n++; n <= sealedLine {
 			continue
 		}
 		if s, err := keyshare.Parse(text.String()); !errors.Is(err, keyshare.ErrIncomplete) {

@@ -37,7 +37,7 @@ func (a *app) queueListCommand() *cobra.Command {
 		Short: "Count the messages that wait for each peer, and those set aside",
 		Long: `Lists the queues of all peers: how many messages wait to be sent, how many are
 set aside, and since when the oldest of those is. RabbitMQ does not count what a
-service has taken to send it, and does not know since when.
+service has taken to send it, and does not record since when.
 
 With the embedded broker, it also lists queues with messages that belong to no
 peer in the node's directory (after an older directory was put back, for example):
@@ -227,7 +227,7 @@ func (a *app) showMessage(cmd *cobra.Command, k *queueAdmin, queues []peerQueue,
 		found = true
 	}
 	if !found {
-		return checkIsDeadLetter([]string{id})
+		return notSetAsideError([]string{id})
 	}
 	return nil
 }

@@ -36,8 +36,9 @@ type queueAdmin struct {
 	broker.DeadLetters
 	dir     *node.Dir
 	pattern link.QueuePattern
-	all     bool // the broker uses all queues of a peer, not only the first
-	Close   func() error
+	// allQueues means that the broker uses all queues of a peer, not only the first.
+	allQueues bool
+	Close     func() error
 
 	// nonEmpty returns the names of all queues and inboxes with messages. It is nil if the
 	// broker does not list its queues.
@@ -80,11 +81,11 @@ func (a *app) openQueueAdmin(cmd *cobra.Command, f queueFlags) (*queueAdmin, err
 	case err != nil:
 		return nil, usagef("--broker is not %q, and as a URL: %v", embeddedBroker, err)
 	}
-	return &queueAdmin{DeadLetters: b, dir: d, pattern: pattern, all: true, Close: b.Close}, nil
+	return &queueAdmin{DeadLetters: b, dir: d, pattern: pattern, allQueues: true, Close: b.Close}, nil
 }
 
 // existingStore returns the path of the embedded broker's file. It fails if the file does not
-// exist: only the service creates it, so that a mistyped --state is noticed.
+// exist or is empty: only the service creates it, so that a mistyped --state is noticed.
 func existingStore(d *node.Dir, state string) (string, error) {
 	state, err := stateFolder(d, state)
 	if err != nil {
@@ -109,8 +110,8 @@ type peerQueue struct {
 	gone   bool       // the queue has messages, and belongs to no peer in the node's directory
 }
 
-// queues returns the queues of all peers, and then those with messages that belong to none, if
-// the broker lists its queues. For a peer that can not be read, it returns the first queue only.
+// queues returns the queues of all peers, and then the queues with messages that belong to no peer,
+// if the broker lists its queues. For a peer that can not be read, it returns the first queue only.
 func (k *queueAdmin) queues(ctx context.Context) ([]peerQueue, error) {
 	ids, err := k.dir.PeerIDs()
 	if err != nil {
@@ -120,7 +121,7 @@ func (k *queueAdmin) queues(ctx context.Context) ([]peerQueue, error) {
 	for _, id := range ids {
 		p, err := k.dir.Peer(id)
 		count := 1
-		if err == nil && k.all {
+		if err == nil && k.allQueues {
 			count = p.Queues
 		}
 		for n := range count {
@@ -143,8 +144,8 @@ func (k *queueAdmin) queues(ctx context.Context) ([]peerQueue, error) {
 	return queues, nil
 }
 
-// peerOf returns the ID of the peer with a queue of this name, "" if the name is not one of a
-// peer's first queue.
+// peerOf returns the ID of the peer whose first queue has this name, "" if the name does not match
+// the pattern.
 func (k *queueAdmin) peerOf(queue string) string {
 	before, after, _ := strings.Cut(k.pattern.Name("\x00", 0), "\x00")
 	id, ok := strings.CutPrefix(queue, before)

@@ -17,7 +17,8 @@ type deadLetter struct {
 	broker.DeadLetter
 }
 
-// deadLetters iterates over the dead letters of queues. It skips queues of peers that do not exist yet.
+// deadLetters iterates over the dead letters of queues. It skips queues that do not exist; if none
+// of them exists, it yields an error.
 func (k *queueAdmin) deadLetters(ctx context.Context, queues []peerQueue) iter.Seq2[deadLetter, error] {
 	return func(yield func(deadLetter, error) bool) {
 		missing := 0
@@ -33,12 +34,12 @@ func (k *queueAdmin) deadLetters(ctx context.Context, queues []peerQueue) iter.S
 			}
 		}
 		if missing == len(queues) {
-			yield(deadLetter{}, noQueue(queues[0]))
+			yield(deadLetter{}, noQueueError(queues[0]))
 		}
 	}
 }
 
-func noQueue(q peerQueue) error {
+func noQueueError(q peerQueue) error {
 	if q.peerID == "" {
 		return fmt.Errorf("there is no peer %q and no queue of this name (\"peerlink queue list\" has them)", q.name)
 	}
@@ -53,7 +54,7 @@ type messageLine struct {
 	Reason      string    `json:"reason"`
 	Type        string    `json:"type"`
 	ContentType string    `json:"content_type"`
-	Bytes       int       `json:"bytes"`
+	Bytes       int       `json:"bytes"` // of the body
 }
 
 // wholeMessage is a messageLine with the body, which is a string if it is text.

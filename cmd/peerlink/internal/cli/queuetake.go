@@ -95,12 +95,13 @@ restored; --save keeps them in a file.`,
 	return c
 }
 
-// messageCount returns a phrase with the number of messages, followed by the verb is for one message, or are for several.
-func messageCount(n int, is, are string) string {
+// messageCount returns "1 message" followed by the verb singular, or "n messages" followed by the
+// verb plural.
+func messageCount(n int, singular, plural string) string {
 	if n == 1 {
-		return strings.TrimSpace("1 message " + is)
+		return strings.TrimSpace("1 message " + singular)
 	}
-	return strings.TrimSpace(fmt.Sprintf("%d messages %s", n, are))
+	return strings.TrimSpace(fmt.Sprintf("%d messages %s", n, plural))
 }
 
 // withSelected calls do with the dead letters selected by the arguments.
@@ -126,7 +127,7 @@ func (a *app) withSelected(cmd *cobra.Command, f queueFlags, args []string, all 
 		return nil
 	}
 	if c.more {
-		a.printMessage("There are more than %d messages: these are the first, call it again for the others.", maxTaken)
+		a.printMessage("There are more than %d messages: these are the first, run the command again for the others.", maxTaken)
 	}
 	return cmp.Or(do(k, c), k.Close())
 }
@@ -135,7 +136,7 @@ func (a *app) withSelected(cmd *cobra.Command, f queueFlags, args []string, all 
 // later ones.
 type selection struct {
 	queues []peerQueue
-	ids    map[string][]string // by queue
+	ids    map[string][]string // of the messages, by queue
 	count  int
 	more   bool // there are more than maxTaken
 }
@@ -162,11 +163,12 @@ func (k *queueAdmin) selectDeadLetters(ctx context.Context, queues []peerQueue, 
 		c.ids[m.queue] = append(c.ids[m.queue], m.ID)
 		c.count++
 	}
-	return c, checkIsDeadLetter(slices.DeleteFunc(slices.Clone(ids), func(id string) bool { return !missing[id] }))
+	return c, notSetAsideError(slices.DeleteFunc(slices.Clone(ids), func(id string) bool { return !missing[id] }))
 }
 
-// checkIsDeadLetter returns an error if there are IDs for which no message was found.
-func checkIsDeadLetter(ids []string) error {
+// notSetAsideError returns the error for IDs that no message set aside has, or nil if there are no
+// such IDs.
+func notSetAsideError(ids []string) error {
 	if len(ids) == 0 {
 		return nil
 	}

@@ -73,10 +73,10 @@ func (a *app) rootKeyAndPassphrase(ctx context.Context) (crypto.Signer, []byte, 
 	key, err := pki.DecodeKey(data, func() ([]byte, error) { return nil, errEncrypted })
 	var pass []byte
 	if errors.Is(err, errEncrypted) {
-		wrong := fmt.Errorf("the passphrase does not open the root key %s: check it and try again; if it is right, the file is damaged", path)
+		errWrong := fmt.Errorf("the passphrase does not open the root key %s: check it and try again; if it is right, the file is damaged", path)
 		var given *passphrase.Input
-		key, pass, given, err = a.decryptWithPassphrase(ctx, "Passphrase of the root key "+path+": ", wrong, maxTries, decrypter(data))
-		if errors.Is(err, wrong) {
+		key, pass, given, err = a.decryptWithPassphrase(ctx, "Passphrase of the root key "+path+": ", errWrong, maxTries, decrypter(data))
+		if errors.Is(err, errWrong) {
 			return nil, nil, err
 		}
 		given.Wipe()
@@ -101,10 +101,11 @@ var errEncrypted = errors.New("the key is encrypted")
 // maxTries is the maximum number of prompts for the passphrase of a key file.
 const maxTries = 3
 
-// decryptWithPassphrase gets a passphrase and decrypts something with it. On a terminal it prompts again after a wrong
-// passphrase, at most tries times. If no passphrase was right, it returns the error wrong. The caller must clear
+// decryptWithPassphrase gets a passphrase and decrypts something with it. On a terminal it prompts
+// again after a wrong passphrase, at most tries times in all. If no passphrase was right, it
+// returns errWrong. pass is the form of the given passphrase that was right. The caller must wipe
 // given, which may be nil.
-func (a *app) decryptWithPassphrase(ctx context.Context, prompt string, wrong error, tries int, decrypt func(pass []byte) (crypto.Signer, error)) (key crypto.Signer, pass []byte, given *passphrase.Input, err error) {
+func (a *app) decryptWithPassphrase(ctx context.Context, prompt string, errWrong error, tries int, decrypt func(pass []byte) (crypto.Signer, error)) (key crypto.Signer, pass []byte, given *passphrase.Input, err error) {
 	for try := 1; ; try++ {
 		given, err := a.passphrase(ctx, prompt)
 		if err != nil {
@@ -123,14 +124,14 @@ func (a *app) decryptWithPassphrase(ctx context.Context, prompt string, wrong er
 		case !errors.Is(err, pki.ErrPassphrase):
 			return nil, nil, nil, err
 		case a.passphraseFile != "" || try >= tries:
-			return nil, nil, nil, wrong
+			return nil, nil, nil, errWrong
 		}
-		a.printMessage("%v.", wrong)
+		a.printMessage("%v.", errWrong)
 	}
 }
 
-// tryAll tries the candidates of a passphrase in order, and returns the first with which decryption succeeds. The
-// error wraps [pki.ErrPassphrase] if there is none.
+// tryAll tries the candidates of a passphrase in order, and returns the key and the first candidate
+// with which decryption succeeds. The error wraps [pki.ErrPassphrase] if there is none.
 func tryAll(given *passphrase.Input, decrypt func(pass []byte) (crypto.Signer, error)) (crypto.Signer, []byte, error) {
 	for _, pass := range given.Candidates() {
 		key, err := decrypt(pass)
@@ -154,8 +155,8 @@ func encryptKey(key crypto.Signer, pass []byte) (pem []byte, check func(written 
 	return pem, func(written []byte) error {
 		for _, form := range passphrase.Forms(pass) {
 			given := &passphrase.Input{Text: form}
-			back, opened, err := tryAll(given, decrypter(written))
-			clear(opened)
+			back, rightForm, err := tryAll(given, decrypter(written))
+			clear(rightForm)
 			given.Wipe()
 			if err == nil && pki.Fingerprint(back.Public()) != pki.Fingerprint(key.Public()) {
 				err = errors.New("it holds another key")
@@ -202,8 +203,8 @@ func holdsKey(file string, key crypto.Signer, passphrases [][]byte) bool {
 	defer clear(data)
 	for _, pass := range passphrases {
 		given := &passphrase.Input{Text: bytes.Clone(pass)}
-		held, opened, err := tryAll(given, decrypter(data))
-		clear(opened)
+		held, rightForm, err := tryAll(given, decrypter(data))
+		clear(rightForm)
 		given.Wipe()
 		if err == nil {
 			return pki.Fingerprint(held.Public()) == pki.Fingerprint(key.Public())
@@ -290,7 +291,8 @@ func (a *app) readSecretFile(ctx context.Context, path string) ([]byte, error) {
 	return readBounded(ctx, path, maxInputFile)
 }
 
-// passphraseSource returns a name for the file from which the passphrase is read at present, for messages.
+// passphraseSource returns what messages call the passphrase file, which depends on the flag that
+// named it.
 func (a *app) passphraseSource() string {
 	if a.newPassphraseFlag {
 		return "new passphrase file"

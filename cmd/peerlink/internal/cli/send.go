@@ -80,7 +80,7 @@ func (a *app) send(ctx context.Context, peerID, state, name string, in io.Reader
 	if err != nil {
 		return err
 	}
-	queue, err := link.BindingOf(d, p, view, link.DefaultQueuePattern)
+	binding, err := link.BindingOf(d, p, view, link.DefaultQueuePattern)
 	if err != nil {
 		return err
 	}
@@ -100,10 +100,10 @@ func (a *app) send(ctx context.Context, peerID, state, name string, in io.Reader
 		return err
 	}
 	defer store.Close()
-	if err := bindInTime(ctx, store, queue); err != nil {
+	if err := bindInTime(ctx, store, binding); err != nil {
 		return fmt.Errorf("%w; nothing was queued", err)
 	}
-	if err := store.PutAll(ctx, queue.Queues[0], messages); err != nil {
+	if err := store.PutAll(ctx, binding.Queues[0], messages); err != nil {
 		return fmt.Errorf("%w; nothing was queued", err)
 	}
 	a.printMessage("%s in the queue of %s, in %s.", messageCount(len(messages), "is", "are"), p.Identity, filepath.Dir(path))
@@ -111,14 +111,14 @@ func (a *app) send(ctx context.Context, peerID, state, name string, in io.Reader
 }
 
 // maxBindTime bounds the wait for the transaction that binds a peer's queue. On a disk that is completely full, the
-// store would try again until there is room.
+// store would try again until there is space.
 const maxBindTime = 5 * time.Second
 
 // bindInTime binds a peer's queue. If that takes longer than maxBindTime, it returns an error with the reason.
-func bindInTime(ctx context.Context, store *embedded.Store, queue broker.PeerBinding) error {
+func bindInTime(ctx context.Context, store *embedded.Store, binding broker.PeerBinding) error {
 	limited, cancel := context.WithTimeout(ctx, maxBindTime)
 	defer cancel()
-	err := store.Bind(limited, queue)
+	err := store.Bind(limited, binding)
 	if err != nil && limited.Err() != nil && ctx.Err() == nil {
 		err = cmp.Or(store.Health(), errors.New("the message store can not be written"))
 		err = fmt.Errorf("not written within %v: %w", maxBindTime, err)
@@ -126,7 +126,8 @@ func bindInTime(ctx context.Context, store *embedded.Store, queue broker.PeerBin
 	return err
 }
 
-// readMessages reads and checks messages, one on each line.
+// readMessages reads and checks messages, one on each line. name is that of the input, for error
+// messages.
 func readMessages(in io.Reader, name string, view smp.View) ([]broker.Outgoing, error) {
 	text := bufio.NewReader(in)
 	if begin, _ := text.Peek(3); textfile.HasMark(begin) {

@@ -44,18 +44,19 @@ type serveFlags struct {
 	timeouts              timeouts // set by environment variables only
 	proxyFrom             prefixes
 
-	logDropped func() uint64
+	logDropped func() uint64 // returns the number of dropped log records
 }
 
-// acquireSpread is the time in which a service on RabbitMQ starts to consume all queues: not at once, so that a
-// service that starts at the same time on another machine gets half of the queues.
+// acquireSpread is the period over which a service on RabbitMQ spreads the start of consuming its
+// queues, so that a service that starts at the same time on another machine gets half of the
+// queues.
 const acquireSpread = 3 * time.Second
 
 // serveName is the name of the command that runs the service.
 const serveName = "serve"
 
 // replacedInServe are the reference's variables that have an effect on the reference's four commands, but not on
-// "serve", with their replacements.
+// "serve". The values say, in the log, what applies instead.
 var replacedInServe = map[string]string{
 	"SWPT_SERVER_BUFFER": "1000 messages are on their way into RabbitMQ at most",
 	"SWPT_CLIENT_BUFFER": "2000 messages are taken out of each queue ahead at most",
@@ -247,9 +248,10 @@ func (f *serveFlags) setBroker(cfg *link.Config) error {
 	return nil
 }
 
-// findFormerQueues sets the patterns of the names of queues that were used so far, and records a pattern that is not the
-// default one, so that its queues are found after a change.
-func findFormerQueues(ctx context.Context, cfg *link.Config) error {
+// setFormerQueuePatterns sets in cfg the patterns of queue names that are recorded in the node's
+// directory. It records the present pattern there, unless that is the default one, so that its
+// queues are found after the pattern is changed.
+func setFormerQueuePatterns(ctx context.Context, cfg *link.Config) error {
 	known, err := cfg.Dir.QueuePatterns()
 	if err != nil {
 		return err
@@ -264,15 +266,15 @@ func findFormerQueues(ctx context.Context, cfg *link.Config) error {
 		return nil
 	}
 	if err := cfg.Dir.RecordQueuePatterns(ctx, string(cfg.QueuePattern)); err != nil {
-		cfg.Log.Warn("the queue pattern can not be recorded in the node's directory: before it is changed, wait until these queues are empty", "pattern", cfg.QueuePattern, "err", err)
+		cfg.Log.Warn("the queue pattern can not be recorded in the node's directory: before it is changed, wait until the queues with such names are empty", "pattern", cfg.QueuePattern, "err", err)
 	}
 	return nil
 }
 
-// serveRabbitMQ runs the links. The caller closes the broker. There is no lock, because several services can use the
-// same RabbitMQ and share the queues.
+// serveRabbitMQ runs the links and then closes the broker, which the caller must close too. There
+// is no lock, because several services can use the same RabbitMQ and share the queues.
 func serveRabbitMQ(ctx context.Context, f serveFlags, cfg link.Config, level *slog.LevelVar) error {
-	if err := findFormerQueues(ctx, &cfg); err != nil {
+	if err := setFormerQueuePatterns(ctx, &cfg); err != nil {
 		return err
 	}
 	listener, err := listen(f.listen)
@@ -282,7 +284,7 @@ func serveRabbitMQ(ctx context.Context, f serveFlags, cfg link.Config, level *sl
 	cfg.Log.Info("serving", "node", cfg.Dir.Identity().String(), "listen", listener.Addr().String(), "broker", "RabbitMQ")
 	warnUnusedStore(cfg.Dir, f.state, cfg.Log)
 	adminConfig := admin.Config{Level: level, LogDropped: f.logDropped}
-	cfg.Log.Info("applications talk with RabbitMQ itself, there is no door for them here")
+	cfg.Log.Info("applications connect to RabbitMQ itself: this service has no local door for them")
 	return errors.Join(runLinks(ctx, f, cfg, listener, "", adminConfig), cfg.Broker.Close())
 }
 
@@ -386,7 +388,8 @@ func listen(addr peerAddress) (net.Listener, error) {
 	return l, nil
 }
 
-// outgoingTypes returns which message types the node's applications may send.
+// outgoingTypes returns a function that reports whether the node's applications may send messages
+// of a type.
 func outgoingTypes(d *node.Dir) func(string) bool {
 	if d.Identity().Type.IDDerived() {
 		return smp.IsIn // toward an accounting authority

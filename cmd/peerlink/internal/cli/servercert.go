@@ -129,8 +129,9 @@ func (a *app) signServer(ctx context.Context, csr *x509.CertificateRequest, path
 	return a.makeServerCert(ctx, d, rootKey, csr, days, path)
 }
 
-// makeServerCert signs a server certificate, and writes it and the other files. If a file cannot be written, the
-// certificate is not recorded, and none of the files remains.
+// makeServerCert signs a server certificate, and writes it and the other files. If the content of a
+// file cannot be written, the certificate is not recorded. After any error, none of the files
+// remains.
 func (a *app) makeServerCert(ctx context.Context, d *node.Dir, root crypto.Signer, csr *x509.CertificateRequest, days int, path string, others ...output) error {
 	var prepared outputs
 	defer func() { prepared.discard() }()

@@ -11,11 +11,13 @@ import (
 	"peerlink/node"
 )
 
-// loadCertificate reads the service's certificate and key. If other users can read the key, it only logs a warning: in
-// a container, the modes of mounted secrets may not be configurable, and server keys are easy to replace.
+// loadCertificate reads the service's certificate and key. If other users can read or change the
+// key, it only logs a warning: in a container, the modes of mounted secrets may not be
+// configurable, and server keys are easy to replace.
 func loadCertificate(d *node.Dir, certFile, keyFile string, log *slog.Logger) (*link.Certificate, error) {
-	// The check comes before the key is loaded, because it may change the file's metadata, and changes after loading cause a reload.
-	exposed := guard.CheckKeyFile(keyFile) // an error if other users can read the key
+	// The check comes before the key is loaded, because the check may change the file's metadata,
+	// and changes after loading cause a reload.
+	exposedErr := guard.CheckKeyFile(keyFile) // not nil if other users can read or change the key
 	c, err := link.LoadCertificate(d, certFile, keyFile)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("%w; --server-cert and --server-key say where they are, and \"peerlink server-cert issue KEY CRT\" makes both, where the root key is", err)
@@ -23,10 +25,10 @@ func loadCertificate(d *node.Dir, certFile, keyFile string, log *slog.Logger) (*
 	if err != nil {
 		return nil, err
 	}
-	if exposed != nil {
-		log.Warn("the server key is not for others to read", "err", exposed)
+	if exposedErr != nil {
+		log.Warn("other users can read or change the server key", "err", exposedErr)
 	} else if err := guard.CheckOwner(keyFile); err != nil {
-		log.Warn("the server key is another user's", "err", err)
+		log.Warn("the file of the server key belongs to another user", "err", err)
 	}
 	return c, nil
 }

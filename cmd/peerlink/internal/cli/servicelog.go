@@ -41,7 +41,7 @@ func (a *app) openLog(output *io.Writer, handler func(io.Writer) slog.Handler) *
 	return slog.New(handler(*output))
 }
 
-// closeLogs writes the rest of the logs, for at most flushTimeout.
+// closeLogs writes the rest of the logs, each for at most flushTimeout.
 func (a *app) closeLogs() {
 	for _, l := range a.logs {
 		l.Close(flushTimeout)
@@ -56,7 +56,8 @@ func (a *app) logDropped() (n uint64) {
 	return n
 }
 
-// sighups returns a channel with a value for each SIGHUP, until ctx is done.
+// sighups returns a channel that receives a value after SIGHUP, until ctx is done. Several signals
+// may cause one value.
 func sighups(ctx context.Context) <-chan struct{} {
 	recheck := make(chan struct{}, 1)
 	signals := make(chan os.Signal, 1)
@@ -77,7 +78,8 @@ func sighups(ctx context.Context) <-chan struct{} {
 	return recheck
 }
 
-// logAttr omits nil errors, and shortens texts and errors that are too long for a log.
+// logAttr omits attributes whose value is nil, and shortens texts and errors that are too long for
+// a log.
 func logAttr(_ []string, attr slog.Attr) slog.Attr {
 	text := ""
 	switch v := attr.Value.Any().(type) {
@@ -94,8 +96,9 @@ func logAttr(_ []string, attr slog.Attr) slog.Attr {
 	return attr
 }
 
-// newLogger returns the log and the variable for its level. In JSON, a failure of the command is logged too. If
-// reference is set, JSON records have all members of the reference's records.
+// newLogger returns the log and the variable for its level. In JSON, a failure of the command is
+// logged instead of printed. If reference is set, JSON records have all members of the reference's
+// records.
 func (a *app) newLogger(output *io.Writer, level, format string, reference bool) (*slog.Logger, *slog.LevelVar, error) {
 	l, err := admin.ParseLevel(level)
 	if err != nil {

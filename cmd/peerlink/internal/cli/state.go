@@ -70,12 +70,12 @@ func openState(d *node.Dir, dir string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	_, missing := os.Stat(dir)
+	_, statErr := os.Stat(dir)
 	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return "", fmt.Errorf("the folder for messages: %w; name another with --state", err)
+		return "", fmt.Errorf("the state folder: %w; name another with --state", err)
 	}
 	if err := guard.CheckPrivateFolder(dir); err != nil {
-		if missing != nil {
+		if statErr != nil { // the folder was created here
 			os.Remove(dir)
 		}
 		return "", fmt.Errorf("the state folder: %w", err)
@@ -105,7 +105,8 @@ func warnOpenState(state string, log *slog.Logger) {
 	}
 }
 
-// warnUnusedStore warns if a service on RabbitMQ leaves messages in the node's embedded store.
+// warnUnusedStore warns if the node's embedded store contains messages, which a service on RabbitMQ
+// does not send.
 func warnUnusedStore(d *node.Dir, state string, log *slog.Logger) {
 	if state == "" {
 		state = defaultState(d)
@@ -113,7 +114,7 @@ func warnUnusedStore(d *node.Dir, state string, log *slog.Logger) {
 	w, err := embedded.ReadWaiting(storePath(state))
 	switch {
 	case err != nil:
-		log.Warn("whether messages wait in the embedded broker, which this service does not use, can not be found out", "state", state, "err", err)
+		log.Warn("can not find out whether messages wait in the embedded broker, which this service does not use", "state", state, "err", err)
 	case w != embedded.Waiting{}:
 		log.Warn("messages in the embedded broker are not sent or delivered, because this service uses RabbitMQ: to do so, run \"peerlink serve\" with --broker embedded and this state folder until it is empty, see docs/operations.md",
 			"state", state, "waiting", w.Messages, "set_aside", w.SetAside, "maybe_more", w.AtLeast)
@@ -121,7 +122,7 @@ func warnUnusedStore(d *node.Dir, state string, log *slog.Logger) {
 }
 
 // warnStateInside warns if the state folder is inside the node's directory, which operators keep under version control
-// and copy between machines. It is not an error, because earlier versions accepted it.
+// and copy between machines. It is not an error, because earlier versions of peerlink accepted it.
 func warnStateInside(d *node.Dir, state string, log *slog.Logger) {
 	dir, err := filepath.Abs(d.Path())
 	if err != nil {
@@ -139,7 +140,7 @@ func warnStateInside(d *node.Dir, state string, log *slog.Logger) {
 }
 
 // storeOwner returns the identifier of the node in its message store. The node ID is not sufficient, because the ID of an
-// accounting authority is chosen.
+// accounting authority is chosen and not derived from its root key.
 func storeOwner(d *node.Dir) string {
 	return d.Identity().String() + ", root key " + pki.Fingerprint(d.Root().PublicKey)
 }

@@ -58,7 +58,8 @@ func (a *app) status(cmd *cobra.Command) error {
 	return nil
 }
 
-// waitingFor returns a description of the next step of a peering.
+// waitingFor returns a description of what a peering waits for, or of its end if the peer is
+// deactivated.
 func waitingFor(p *node.Peer) string {
 	switch {
 	case p.Deactivated != "":

@@ -21,13 +21,14 @@ import (
 	"peerlink/node"
 )
 
-// The four commands of the reference implementation, with the same options, environment variables and defaults, so that
-// peerlink's container image can replace the reference's (section "RabbitMQ objects of the reference" of the messages
-// specification). They are commands of peerlink. They also run if a link to the program has their name.
+// The four commands of the reference implementation, with the same options, environment variables
+// and defaults, so that peerlink's container image can replace the reference's (section "RabbitMQ
+// objects of the reference" of the messages specification). They are commands of peerlink. Each
+// also runs if the program is started by a link with the command's name.
 //
-// Differences from the reference: SIGTERM is not a failure (exit code 0), and wrong usage of a service has exit code 64, as
-// with "serve", instead of 2. The default size of buffers is the same as for
-// "serve" instead of 100 messages, which would be slow; configured sizes are used.
+// Differences from the reference: SIGTERM is not a failure (exit code 0), and wrong usage of a
+// service has exit code 64, as with "serve", instead of 2. The default size of buffers is the same
+// as for "serve" instead of 100 messages, which would be slow.
 const (
 	swptServer     = "swpt-server"
 	swptClient     = "swpt-client"
@@ -149,7 +150,7 @@ type swptSettings struct {
 	proxyFrom                  prefixes
 	serverCert, serverKey      string
 	nodedata, broker           string
-	serverBuffer, clientBuffer int // 0: not set
+	serverBuffer, clientBuffer int // in messages; 0: not set
 	logLevel, logFormat        string
 
 	// Set by environment variables only.
@@ -291,7 +292,8 @@ func timeoutsFromEnvironment() (t timeouts, err error) {
 	return t, nil
 }
 
-// numberFrom returns a positive number from an environment variable.
+// numberFrom returns a positive number of at most 1e6 from an environment variable, or def if that
+// is not set.
 func numberFrom(variable string, def float64) (float64, error) {
 	value := os.Getenv(variable)
 	if value == "" {
@@ -299,7 +301,7 @@ func numberFrom(variable string, def float64) (float64, error) {
 	}
 	n, err := strconv.ParseFloat(value, 64)
 	if err != nil || !(n > 0 && n <= 1e6) { // also refuses NaN
-		return 0, usagef("%s is %q: expected a positive number", variable, value)
+		return 0, usagef("%s is %q: expected a positive number, at most 1000000", variable, value)
 	}
 	return n, nil
 }

@@ -21,7 +21,8 @@ var honoured = []string{
 	"APP_K8S_NAMESPACE", "APP_NAME", "APP_ROOT_DIR",
 }
 
-// replaced are the reference's variables that have no effect in peerlink, with their replacements.
+// replaced are the reference's variables that have no effect in peerlink. The values say, in the
+// log, what applies instead.
 var replaced = map[string]string{
 	"APP_ASSOCIATED_LOGGERS":   "--log-level is for everything that is logged",
 	"APP_STOMP_SERVER_BACKLOG": "the system's limit is used, net.core.somaxconn",
@@ -31,22 +32,23 @@ var replaced = map[string]string{
 	"APP_FILE_READ_THREADS":    "there are as many threads as are needed",
 }
 
-// substituteVariable is a variable of the reference's entry point. It has the names of variables with a URL in which the
-// host localhost is replaced with the container's host.
+// substituteVariable is a variable of the reference's entry point. It lists the names of variables
+// that contain URLs. In these URLs the entry point replaces localhost with the host on which the
+// container runs.
 const substituteVariable = "SUBSTITUTE_LOCALHOST_IN_VARS"
 
-// reportVariables logs the names of the reference's variables in the environment that have no effect, and of unknown APP_
-// variables. It does not log values, which may be secret. others are further variables without effect on the command, with
-// their replacements.
+// reportVariables logs the names of the reference's variables in the environment that have no
+// effect, and of unknown APP_ variables. It does not log values, which may be secret. others are
+// further variables without effect on the command, like those in replaced.
 func reportVariables(log *slog.Logger, others map[string]string) {
 	var unknown []string
 	for _, v := range environmentNames() {
-		instead, without := replaced[v]
-		if !without {
-			instead, without = others[v]
+		instead, ineffective := replaced[v]
+		if !ineffective {
+			instead, ineffective = others[v]
 		}
 		switch {
-		case without:
+		case ineffective:
 			log.Info("an environment variable of the reference implementation has no effect here", "variable", v, "instead", instead)
 		case strings.HasPrefix(v, referencePrefix) && !slices.Contains(honoured, v):
 			unknown = append(unknown, v)

@@ -19,7 +19,7 @@ import (
 // trustFlags are the flags that confirm the root key of a node. They are necessary because the ID of an accounting authority
 // does not prove that the root key belongs to the authority.
 type trustFlags struct {
-	fingerprint string // as compared by a person
+	fingerprint string // as received from the node's owner
 	registry    string // file or URL
 	registryKey string // file with the publisher's key
 
@@ -103,7 +103,8 @@ func compareTyped(typed, fingerprint string) error {
 	return nil
 }
 
-// checkRegistry looks the bundle's root key up in the registry.
+// checkRegistry compares the bundle's root key with the registry. If the registry does not list the
+// node, a fingerprint that was given is sufficient.
 func (a *app) checkRegistry(ctx context.Context, b *infobundle.Bundle, t trustFlags) error {
 	var key ed25519.PublicKey
 	if t.registryKey != "" {
