@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// The demo's currency, and the first ID of the creditors agent's accounts.
+// The debtor ID of the demo's currency, and the creditor ID of the creditors agent's first account.
 const (
 	debtorID      = 0x1234abcd_00_000001 // in the debtors agent's subnet
 	firstCreditor = 0x000001_01_00000001 // in the creditors agent's own subnet
@@ -15,30 +15,30 @@ const (
 	issuedAmount   = 1_000_000
 	transferAmount = 7
 	absurdAmount   = 1 << 50 // never available
-	rejectedEach   = 20      // one of this number of transfers is too large
+	rejectEvery    = 20      // the last one of each 20 transfers is too large
 	maxOpen        = 400     // maximum number of open conversations of each agent
 )
 
 // plan has the numbers of the agents' conversations, which are chosen so that about the
 // wanted number of messages is exchanged.
 type plan struct {
-	accounts  int // 2 messages each
-	issuing   int // 5 messages each
-	transfers int // 6 messages each, 2 if rejected
+	accounts  int // of the creditors agent; 2 messages each
+	issuances int // transfers of new money from the debtors agent; 5 messages each
+	transfers int // between accounts of the creditors agent; 6 messages each, 2 if rejected
 }
 
 func newPlan(messages int) plan {
 	p := plan{accounts: min(max(messages/200, 2), 200)}
 	left := messages - 2*(p.accounts+1)
-	p.issuing = max(left/3/5, p.accounts) // every account gets money
-	p.transfers = max((left-5*p.issuing)/6, 1)
+	p.issuances = max(left/3/5, p.accounts) // every account gets money
+	p.transfers = max((left-5*p.issuances)/6, 1)
 	return p
 }
 
-// book has the public data of accounts.
+// book has the identifiers by which transfers name the accounts.
 type book struct {
 	mu        sync.Mutex
-	recipient map[int64]string // the recipient of transfers, by creditor ID
+	recipient map[int64]string // by creditor ID
 }
 
 func (b *book) add(creditorID int64, recipient string) {
@@ -59,20 +59,20 @@ type agent struct {
 	*app
 	book *book
 	// The following fields are guarded by the app's lock.
-	begin    []func() *message // the first message of each conversation
-	next     int               // index of the first conversation that has not begun
-	released int               // number of conversations that may begin
-	open     int               // number of conversations that have begun and not ended
-	opened   int               // number of configured accounts
-	funded   int               // number of accounts that have received money
-	onOpened func(n int)       // called with the number of configured accounts
-	onFunded func(n int)       // called with the number of funded accounts
+	begin        []func() *message // each returns the first message of a conversation
+	next         int               // index of the first conversation that has not begun
+	released     int               // number of conversations that have begun or may begin
+	open         int               // number of conversations that have begun and not ended
+	configured   int               // number of configured accounts
+	funded       int               // number of accounts that have received money
+	onConfigured func(n int)       // called with the total when an account has been configured
+	onFunded     func(n int)       // called with the total when an account has been funded
 }
 
 // newAgents makes the applications of the two agents. When all accounts exist, the debtors
 // agent issues money to them. When all accounts have money, the creditors agent makes
-// transfers. The second half of its transfers must be released, so that there are
-// messages after the authority has moved.
+// transfers. The second half of them begins only when the caller calls releaseAll, so that
+// there are messages after the authority has moved.
 func newAgents(d *run, p plan) (creditors, debtors *agent) {
 	b := &book{recipient: make(map[int64]string)}
 	creditors, debtors = newAgent(d.creditors(), b), newAgent(d.debtors(), b)
@@ -81,21 +81,21 @@ func newAgents(d *run, p plan) (creditors, debtors *agent) {
 		creditors.begin = append(creditors.begin, func() *message { return configure(account(i), int32(i)) })
 	}
 	debtors.begin = append(debtors.begin, func() *message { return configure(0, 0) })
-	for i := range p.issuing {
+	for i := range p.issuances {
 		debtors.begin = append(debtors.begin, func() *message {
 			return prepare(0, "issuing", debtorID, int64(i), issuedAmount, b.of(account(i)))
 		})
 	}
 	for i := range p.transfers {
 		amount := int64(transferAmount)
-		if i%rejectedEach == rejectedEach-1 {
+		if i%rejectEvery == rejectEvery-1 {
 			amount = absurdAmount
 		}
 		creditors.begin = append(creditors.begin, func() *message {
 			return prepare(account(i), "direct", account(i), int64(i), amount, b.of(account(i+1)))
 		})
 	}
-	creditors.onOpened = func(n int) {
+	creditors.onConfigured = func(n int) {
 		if n == p.accounts {
 			debtors.releaseAll()
 		}
@@ -110,7 +110,7 @@ func newAgents(d *run, p plan) (creditors, debtors *agent) {
 }
 
 func newAgent(n *demoNode, b *book) *agent {
-	a := &agent{book: b, onOpened: func(int) {}, onFunded: func(int) {}}
+	a := &agent{book: b, onConfigured: func(int) {}, onFunded: func(int) {}}
 	a.app = newApp(n, a.answer)
 	return a
 }
@@ -118,7 +118,7 @@ func newAgent(n *demoNode, b *book) *agent {
 // start begins the first conversations.
 func (a *agent) start() { a.release(0) }
 
-// release allows the first n conversations to begin.
+// release allows conversations to begin until n have begun in total.
 func (a *agent) release(n int) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -131,7 +131,8 @@ func (a *agent) release(n int) {
 // releaseAll allows all conversations to begin.
 func (a *agent) releaseAll() { a.release(len(a.begin)) }
 
-// advance begins conversations until the limit is reached, and returns their first messages.
+// advance begins conversations until all released ones have begun or maxOpen are open, and returns
+// their first messages. The caller must hold the lock.
 func (a *agent) advance() (first []*message) {
 	for a.next < a.released && a.open < maxOpen {
 		first = append(first, a.begin[a.next]())
@@ -148,15 +149,15 @@ func (a *agent) done() bool {
 	return a.next == len(a.begin) && a.open == 0 && len(a.pending) == 0
 }
 
-// answer returns the next messages of the conversation of m, or the first messages of others
-// if that has ended.
+// answer returns the next message of m's conversation, or the first messages of other
+// conversations if m requires no answer. The caller must hold the lock.
 func (a *agent) answer(m *message) []*message {
 	switch m.Type {
 	case "AccountUpdate":
 		a.book.add(m.CreditorID, m.AccountID)
 		a.open--
-		a.opened++
-		go a.onOpened(a.opened) // may need the lock
+		a.configured++
+		go a.onConfigured(a.configured) // may need the lock
 	case "PreparedTransfer":
 		return []*message{{
 			Type: "FinalizeTransfer", DebtorID: m.DebtorID, CreditorID: m.CreditorID, TS: now(),
@@ -181,10 +182,10 @@ func configure(creditorID int64, seqnum int32) *message {
 	}
 }
 
-func prepare(creditorID int64, coordinator string, coordinatorID, request, amount int64, recipient string) *message {
+func prepare(creditorID int64, coordinatorType string, coordinatorID, requestID, amount int64, recipient string) *message {
 	return &message{
 		Type: "PrepareTransfer", DebtorID: debtorID, CreditorID: creditorID, TS: now(),
-		CoordinatorType: coordinator, CoordinatorID: ptr(coordinatorID), RequestID: ptr(request),
+		CoordinatorType: coordinatorType, CoordinatorID: ptr(coordinatorID), RequestID: ptr(requestID),
 		MinLocked: ptr(amount), MaxLocked: ptr(amount), Recipient: recipient,
 		FinalRateTS: time.Unix(1<<33, 0).UTC().Format(time.RFC3339), MaxCommitDelay: ptr(int32(3600)),
 	}

@@ -39,9 +39,9 @@ type outgoing struct {
 
 // incoming is a message that the application has received.
 type incoming struct {
-	delivery   local.Message // the latest delivery
-	sub        *local.ClientSubscription
-	unanswered int // number of answers that the broker has not confirmed yet
+	delivery    local.Message             // the latest delivery
+	sub         *local.ClientSubscription // of the latest delivery
+	unconfirmed int                       // number of answers that the broker has not confirmed yet
 }
 
 func newApp(n *demoNode, handle func(*message) []*message) *app {
@@ -59,13 +59,13 @@ func (a *app) run(ctx context.Context) error {
 		}
 		sendCtx, stopSending := context.WithCancel(ctx)
 		var wg sync.WaitGroup
-		wg.Go(func() { a.deliver(sendCtx, client) })
+		wg.Go(func() { a.sendOutbox(sendCtx, client) })
 		err = a.receive(ctx)
 		stopSending()
 		client.Close()
 		wg.Wait()
 		if err == nil {
-			err = a.node.alive()
+			err = a.node.checkAlive()
 		}
 		if err != nil {
 			return err
@@ -97,7 +97,7 @@ func (a *app) connect(ctx context.Context) (*local.Client, error) {
 			client.Close()
 		}
 		if time.Now().After(deadline) {
-			return nil, fmt.Errorf("the door of the service does not open: %w\n%s", err, tailOf(a.node.log))
+			return nil, fmt.Errorf("the local door of the service does not open: %w\n%s", err, tailOf(a.node.log))
 		}
 		if err := wait.Sleep(ctx, 50*time.Millisecond); err != nil {
 			return nil, err
@@ -105,7 +105,8 @@ func (a *app) connect(ctx context.Context) (*local.Client, error) {
 	}
 }
 
-// receive handles messages until the connection ends, which is not an error.
+// receive processes messages until the connection ends or ctx is done, neither of which is an
+// error.
 func (a *app) receive(ctx context.Context) error {
 	for {
 		d, err := a.sub.Next(ctx)
@@ -117,12 +118,13 @@ func (a *app) receive(ctx context.Context) error {
 			return err
 		}
 		a.deliveries.delivered(m.key(a.peerName(m), a.node.name()))
-		a.take(m, d)
+		a.process(m, d)
 	}
 }
 
-// take handles an incoming message and answers it. A repeated message is not handled again.
-func (a *app) take(m *message, d local.Message) {
+// process handles an incoming message and posts its answers. A repeated message is not handled
+// again.
+func (a *app) process(m *message, d local.Message) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	key := m.key(a.peerName(m), a.node.name())
@@ -131,13 +133,13 @@ func (a *app) take(m *message, d local.Message) {
 		in = new(incoming)
 		a.handled[key] = in
 		answers := a.handle(m)
-		in.unanswered = len(answers)
+		in.unconfirmed = len(answers)
 		for _, answer := range answers {
 			a.post(&outgoing{answer, in})
 		}
 	}
 	in.delivery, in.sub = d, a.sub
-	if in.unanswered == 0 {
+	if in.unconfirmed == 0 {
 		a.sub.Ack(d)
 	}
 }
@@ -149,16 +151,16 @@ func (a *app) post(o *outgoing) {
 	a.news.Notify()
 }
 
-// deliver sends the messages in the outbox to the service's local door, until ctx is done or
+// sendOutbox sends the messages in the outbox to the service's local door, until ctx is done or
 // the connection has ended.
-func (a *app) deliver(ctx context.Context, client *local.Client) {
+func (a *app) sendOutbox(ctx context.Context, client *local.Client) {
 	for {
 		a.mu.Lock()
 		batch := a.outbox
 		a.outbox = nil
 		a.mu.Unlock()
 		for _, o := range batch {
-			if err := a.hand(ctx, client, o); err != nil {
+			if err := a.send(ctx, client, o); err != nil {
 				return
 			}
 		}
@@ -170,7 +172,8 @@ func (a *app) deliver(ctx context.Context, client *local.Client) {
 	}
 }
 
-func (a *app) hand(ctx context.Context, client *local.Client, o *outgoing) error {
+// send sends a message to the service's local door.
+func (a *app) send(ctx context.Context, client *local.Client, o *outgoing) error {
 	body, err := json.Marshal(o.message)
 	if err != nil {
 		return err
@@ -187,6 +190,8 @@ func (a *app) hand(ctx context.Context, client *local.Client, o *outgoing) error
 	})
 }
 
+// confirmed records that the broker has confirmed a message. If the message was the last
+// unconfirmed answer, confirmed acknowledges the answered message.
 func (a *app) confirmed(o *outgoing) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -196,13 +201,13 @@ func (a *app) confirmed(o *outgoing) {
 	delete(a.pending, o)
 	a.deliveries.sent(o.key(a.node.name(), a.peerName(o.message)))
 	if in := o.answers; in != nil {
-		if in.unanswered--; in.unanswered == 0 && in.sub == a.sub {
+		if in.unconfirmed--; in.unconfirmed == 0 && in.sub == a.sub {
 			in.sub.Ack(in.delivery)
 		}
 	}
 }
 
-// idle reports whether the application has nothing to send.
+// idle reports whether the broker has confirmed all messages of the application.
 func (a *app) idle() bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()

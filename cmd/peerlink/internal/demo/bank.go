@@ -10,7 +10,7 @@ type bank struct {
 	*app
 	accounts map[accountKey]*account
 	prepared map[int64]*transfer // by transfer ID
-	lastID   int64
+	lastID   int64               // the last transfer ID
 }
 
 type accountKey struct{ debtor, creditor int64 }
@@ -19,19 +19,19 @@ type account struct {
 	key          accountKey
 	principal    int64
 	locked       int64
-	changes      int32 // number of changes
+	changes      int32 // number of changes of the configuration
 	transfers    int64 // number of the last transfer
 	configTS     string
 	configSeqnum int32
 }
 
-// id returns the account's identifier, the recipient of transfers.
+// id returns the account's identifier, which names the account as the recipient of transfers.
 func (a *account) id() string { return strconv.FormatUint(uint64(a.key.creditor), 10) }
 
 type transfer struct {
-	from, to *account
-	locked   int64
-	at       string
+	from, to   *account
+	locked     int64
+	preparedAt string
 }
 
 func newBank(d *run) *bank {
@@ -116,7 +116,7 @@ func (b *bank) finalize(m *message) []*message {
 		Type: "FinalizedTransfer", DebtorID: m.DebtorID, CreditorID: m.CreditorID, TS: ts,
 		CoordinatorType: m.CoordinatorType, CoordinatorID: m.CoordinatorID, RequestID: m.RequestID,
 		TransferID: m.TransferID, CommittedAmount: ptr(amount), StatusCode: "OK",
-		TotalLocked: ptr(t.from.locked), PreparedAt: t.at,
+		TotalLocked: ptr(t.from.locked), PreparedAt: t.preparedAt,
 	}}
 	for _, side := range []struct {
 		account  *account

@@ -9,42 +9,43 @@ import (
 // was delivered to the receiver's application.
 type deliveries struct {
 	mu    sync.Mutex
-	count map[[2]string]*Link
-	seen  map[messageKey]*messageState
+	count map[[2]string]*Link          // by the names of sender and receiver
+	seen  map[messageKey]*messageState // of all messages that were sent or delivered
 }
 
 // messageKey identifies a message by its link and its content.
 type messageKey struct{ from, to, about string }
 
-// messageState is how far a message has come.
+// messageState records what has happened to a message.
 type messageState struct{ sent, delivered bool }
 
 func newDeliveries() *deliveries {
 	return &deliveries{count: make(map[[2]string]*Link), seen: make(map[messageKey]*messageState)}
 }
 
+// at returns the counts of the message's link, and the message's state.
 func (t *deliveries) at(k messageKey) (*Link, *messageState) {
 	l := t.count[[2]string{k.from, k.to}]
 	if l == nil {
 		l = &Link{From: k.from, To: k.to}
 		t.count[[2]string{k.from, k.to}] = l
 	}
-	f := t.seen[k]
-	if f == nil {
-		f = new(messageState)
-		t.seen[k] = f
+	state := t.seen[k]
+	if state == nil {
+		state = new(messageState)
+		t.seen[k] = state
 	}
-	return l, f
+	return l, state
 }
 
 // sent records that the sender's broker has confirmed the message.
 func (t *deliveries) sent(k messageKey) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if l, f := t.at(k); !f.sent {
-		f.sent = true
+	if l, state := t.at(k); !state.sent {
+		state.sent = true
 		l.Sent++
-		if !f.delivered {
+		if !state.delivered {
 			l.Lost++ // until the message is delivered
 		}
 	}
@@ -54,19 +55,20 @@ func (t *deliveries) sent(k messageKey) {
 func (t *deliveries) delivered(k messageKey) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	l, f := t.at(k)
-	if f.delivered {
+	l, state := t.at(k)
+	if state.delivered {
 		l.Repeated++
 		return
 	}
-	f.delivered = true
+	state.delivered = true
 	l.Delivered++
-	if f.sent {
+	if state.sent {
 		l.Lost--
 	}
 }
 
-// links returns the counts for each link. A message is lost if it was sent, but not delivered.
+// links returns the counts for each link. A message counts as lost if it was sent, but not
+// delivered yet.
 func (t *deliveries) links() []Link {
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -31,7 +31,7 @@ type Options struct {
 	Progress func(done, total int) // called periodically with the number of delivered messages
 }
 
-// Link is one direction between two nodes.
+// Link has the counts of one direction between two nodes, which [Result] explains.
 type Link struct {
 	From      string `json:"from"`
 	To        string `json:"to"`
@@ -49,15 +49,15 @@ type Link struct {
 type Result struct {
 	Nodes     int
 	Links     []Link
-	Sent      int // messages confirmed by the senders' brokers
-	Delivered int // distinct messages delivered to the receivers' applications
-	Repeated  int // repeated deliveries
-	Lost      int
-	Elapsed   time.Duration // from the first message to the last
-	Outage    time.Duration // from the kill to the first message over the new address
+	Sent      int           // messages confirmed by the senders' brokers
+	Delivered int           // distinct messages delivered to the receivers' applications
+	Repeated  int           // repeated deliveries
+	Lost      int           // messages sent and not delivered
+	Elapsed   time.Duration // from the start to the last new delivery, or to the end of the wait for one
+	Outage    time.Duration // from the kill to the first new delivery after the restart
 }
 
-// MarshalJSON returns the summary.
+// MarshalJSON returns the totals, without the counts of each link.
 func (r *Result) MarshalJSON() ([]byte, error) {
 	return json.Marshal(struct {
 		Nodes             int     `json:"nodes"`
@@ -72,7 +72,8 @@ func (r *Result) MarshalJSON() ([]byte, error) {
 		float64(r.Elapsed.Round(time.Millisecond)) / 1e9, float64(int(float64(r.Delivered) / r.Elapsed.Seconds()))})
 }
 
-// patience is the time limit for waiting for the next message.
+// patience is the time limit for waiting for the next delivery, or for a service to accept
+// connections of its application.
 const patience = 60 * time.Second
 
 // authorityID is the node ID of the demo's accounting authority.
@@ -108,7 +109,7 @@ func Run(ctx context.Context, o Options) (*Result, error) {
 type run struct {
 	Options
 	nodes      []*demoNode // authority, creditors agent, debtors agent
-	passphrase string      // file
+	passphrase string      // file with the root keys' passphrase
 	deliveries *deliveries
 }
 
@@ -139,11 +140,11 @@ func (d *run) makeNodes(ctx context.Context) error {
 	agents := []*demoNode{d.creditors(), d.debtors()}
 	for _, pair := range [][2]*demoNode{{d.authority(), agents[0]}, {d.authority(), agents[1]}, {agents[0], d.authority()}, {agents[1], d.authority()}} {
 		// In practice, operators compare fingerprints, for example on the telephone.
-		told, err := pair[1].fingerprint(ctx)
+		fingerprint, err := pair[1].fingerprint(ctx)
 		if err != nil {
 			return err
 		}
-		if _, err := pair[0].command(ctx, "peer", "sign", "--fingerprint", told, "--passphrase-file", d.passphrase, pair[1].bundle()); err != nil {
+		if _, err := pair[0].command(ctx, "peer", "sign", "--fingerprint", fingerprint, "--passphrase-file", d.passphrase, pair[1].bundle()); err != nil {
 			return err
 		}
 	}
@@ -169,8 +170,8 @@ func (d *run) each(do func(*demoNode) error) error {
 	return errors.Join(errs...)
 }
 
-// converse runs the applications until every message has been answered and delivered, and
-// moves the authority meanwhile.
+// converse runs the applications until every message has been answered and delivered, or until
+// nothing is delivered for patience. Meanwhile it moves the authority.
 func (d *run) converse(ctx context.Context) (*Result, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	plan := newPlan(d.Messages)
@@ -251,11 +252,11 @@ func (d *run) moveAuthority(ctx context.Context) error {
 		return err
 	}
 	n.addr, n.moves = addr, n.moves+1
-	manifest := filepath.Join(n.dir, "nodeinfo", "stomp.toml")
-	if err := os.WriteFile(manifest, node.EncodeStompTOML(n.kind, []string{addr}), 0o644); err != nil {
+	stompTOML := filepath.Join(n.dir, "nodeinfo", "stomp.toml")
+	if err := os.WriteFile(stompTOML, node.EncodeStompTOML(n.kind, []string{addr}), 0o644); err != nil {
 		return err
 	}
-	if err := n.certify(ctx); err != nil {
+	if err := n.makeCertAndBundle(ctx); err != nil {
 		return err
 	}
 	for _, agent := range d.nodes[1:] {

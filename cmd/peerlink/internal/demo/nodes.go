@@ -31,12 +31,14 @@ type demoNode struct {
 
 	mu      sync.Mutex // guards the following fields
 	process *exec.Cmd  // nil while the service is intentionally down
-	exited  chan error
+	exited  chan error // receives the result when the process has exited
 }
 
 // name returns the name of the node in tables.
 func (n *demoNode) name() string { return n.kind.Short() }
 
+// file returns the path of a file beside the node's directory. Its name contains, for %d in format,
+// the number of moves.
 func (n *demoNode) file(format string) string {
 	return fmt.Sprintf("%s-%s", n.dir, fmt.Sprintf(format, n.moves))
 }
@@ -55,11 +57,11 @@ func (n *demoNode) make(ctx context.Context) error {
 		return err
 	}
 	n.id = strings.TrimSpace(out)
-	return n.certify(ctx)
+	return n.makeCertAndBundle(ctx)
 }
 
-// certify makes a new server key with its certificate, and a new info-bundle.
-func (n *demoNode) certify(ctx context.Context) error {
+// makeCertAndBundle makes a new server key with its certificate, and a new info-bundle.
+func (n *demoNode) makeCertAndBundle(ctx context.Context) error {
 	if _, err := n.command(ctx, "server-cert", "issue", "--passphrase-file", n.passphrase, n.serverKey(), n.serverCert()); err != nil {
 		return err
 	}
@@ -125,9 +127,9 @@ func (n *demoNode) start(ctx context.Context) error {
 	return nil
 }
 
-// down marks the service as intentionally down, and returns its process and the channel that
+// markDown marks the service as intentionally down, and returns its process and the channel that
 // receives the process's result.
-func (n *demoNode) down() (process *exec.Cmd, exited chan error) {
+func (n *demoNode) markDown() (process *exec.Cmd, exited chan error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	process, exited = n.process, n.exited
@@ -137,7 +139,7 @@ func (n *demoNode) down() (process *exec.Cmd, exited chan error) {
 
 // kill kills the service.
 func (n *demoNode) kill() error {
-	process, exited := n.down()
+	process, exited := n.markDown()
 	if process == nil {
 		return nil
 	}
@@ -148,14 +150,14 @@ func (n *demoNode) kill() error {
 
 // stop shuts the service down gracefully, and fails if the service does not exit successfully.
 func (n *demoNode) stop(ctx context.Context) error {
-	process, exited := n.down()
+	process, exited := n.markDown()
 	if err := process.Process.Signal(syscall.SIGTERM); err != nil {
 		process.Process.Kill() // the system has no signals
 		<-exited
 		return nil
 	}
-	giveUp := time.AfterFunc(20*time.Second, func() { process.Process.Kill() })
-	defer giveUp.Stop()
+	killLater := time.AfterFunc(20*time.Second, func() { process.Process.Kill() })
+	defer killLater.Stop()
 	defer context.AfterFunc(ctx, func() { process.Process.Kill() })()
 	if err := <-exited; err != nil {
 		return fmt.Errorf("the %s's service did not stop in good order: %w\n%s", n.kind, err, tailOf(n.log))
@@ -163,8 +165,8 @@ func (n *demoNode) stop(ctx context.Context) error {
 	return nil
 }
 
-// alive returns an error if the service has exited unexpectedly.
-func (n *demoNode) alive() error {
+// checkAlive returns an error if the service has exited unexpectedly.
+func (n *demoNode) checkAlive() error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.process == nil {
@@ -179,7 +181,7 @@ func (n *demoNode) alive() error {
 	}
 }
 
-// tailOf returns the end of a log.
+// tailOf returns the last 2000 bytes of a log.
 func tailOf(path string) string {
 	data, err := os.ReadFile(path)
 	if err != nil {
@@ -198,7 +200,8 @@ func freeAddress() (string, error) {
 	return l.Addr().String(), nil
 }
 
-// readChains reads the verified certificate chains from the services' logs.
+// readChains reads the verified certificate chains, and counts the connections, from the services'
+// logs.
 func (d *run) readChains(res *Result) error {
 	byID := make(map[string]*demoNode)
 	for _, n := range d.nodes {
