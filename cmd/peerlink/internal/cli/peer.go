@@ -350,7 +350,7 @@ func (i peerInfo) followed() string {
 	case !i.Follow:
 		return "no, switched off"
 	case len(i.BundleURLs) == 0:
-		return "no, it publishes no info-bundle"
+		return "no, its stomp.toml has no URL of an info-bundle"
 	default:
 		return "yes"
 	}

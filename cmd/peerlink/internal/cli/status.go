@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -81,6 +82,9 @@ func nextStep(d *node.Dir, ids []string, report *check.Report) string {
 	}
 	if len(report.Expiries) > 0 && report.Expiries[0].DaysLeft <= expirySoonDays {
 		e := report.Expiries[0]
+		if e.What == "root-ca.crt" || strings.HasPrefix(e.What, "peers/") {
+			return fmt.Sprintf("%s ends in %d days: see \"peerlink check\".", e.What, e.DaysLeft)
+		}
 		return fmt.Sprintf("%s ends in %d days: make a new server certificate (\"peerlink server-cert issue\").", e.What, e.DaysLeft)
 	}
 	if len(ids) == 0 {
