@@ -61,7 +61,7 @@ func (l Limits) appendHeaders(out []byte, f *Frame) ([]byte, error) {
 }
 
 // appendHeader appends one header line. Errors must not quote values: a CONNECT
-// has a passcode.
+// may contain a passcode.
 func (l Limits) appendHeader(out []byte, command string, h *Header) ([]byte, error) {
 	start := len(out)
 	out = appendEscaped(out, h.Name)

@@ -141,8 +141,8 @@ func (c *Client) Send(ctx context.Context, m Message) (n uint64, err error) {
 
 // Disconnect ends the session in good order: it sends DISCONNECT, waits until
 // everything sent is confirmed, and closes the connection. If ctx ends before that, the
-// connection is closed at once. If not everything may have been confirmed, Disconnect
-// returns the reason.
+// connection is closed at once. If messages may be unconfirmed, Disconnect returns the
+// reason.
 func (c *Client) Disconnect(ctx context.Context) error {
 	err := c.sendDisconnect(ctx)
 	if err == nil {
@@ -187,9 +187,9 @@ func (c *Client) Done() <-chan struct{} { return c.done }
 
 // Err returns why the session has ended. It is nil while the session lasts, and after a
 // successful Disconnect. Otherwise it is the server's [*ServerError], a
-// [*ProtocolError], [ErrSilent], [ErrStalled], [ErrClosed] after Close, [io.EOF]
-// (wrapped) if the server closed the connection without an ERROR, or another error of
-// the network.
+// [*ProtocolError], [ErrSilent], [ErrSlow], [ErrStalled], [ErrClosed] after Close,
+// [io.EOF] (wrapped) if the server closed the connection without an ERROR, or another
+// error of the network.
 func (c *Client) Err() error {
 	select {
 	case <-c.done:
@@ -308,7 +308,7 @@ func (c *Client) handleReceipt(f *Frame) (last bool, err error) {
 	case n < confirmed:
 		return false, protocolErrorf("RECEIPT for %d after the one for %d", n, confirmed)
 	case n == confirmed && !last && !c.repeatedReceipts.take():
-		return false, protocolErrorf("RECEIPT for %d again and again", n)
+		return false, protocolErrorf("RECEIPT for %d repeated too often", n)
 	}
 	if n > confirmed {
 		c.confirmed.Store(n)

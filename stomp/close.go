@@ -20,8 +20,8 @@ const (
 	lingerBytesUnopened = 64 << 10
 	lingerTimeUnopened  = 2 * time.Second
 
-	// lingerGrace is how long a peer that has sent more than these bytes may take to read
-	// the last frame, while nothing is read from it. (The peer need not be at fault: the
+	// lingerGrace is how long a peer that has sent this many bytes may take to read the
+	// last frame, while nothing is read from it. (The peer need not be at fault: the
 	// kernel's buffers may contain more than lingerBytes.)
 	lingerGrace = time.Second
 )
@@ -70,7 +70,7 @@ func (c *Conn) markClosed(reason error) (first bool) {
 
 // CloseAfterFlush writes the queued frames, closes the sending direction, waits until
 // the peer closes the other direction, and closes the connection. This takes at most the
-// timeout, and less if the peer goes on sending. Calls of other methods return
+// timeout, and less if the peer sends much meanwhile. Calls of other methods return
 // [ErrClosed] meanwhile. If not everything was written, CloseAfterFlush returns the
 // reason.
 //

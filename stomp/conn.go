@@ -41,10 +41,10 @@ type Conn struct {
 	queued       []byte        // frames queued for the writer
 	err          error         // why no more frames can be queued; the first reason stays
 	writeErr     error         // why the writer has ended
-	ending       bool          // only the frames in queued are still written
+	ending       bool          // closed or being closed: only the frames in queued may still be written
 	readErr      error         // why no more is read from nc
 	beatInterval time.Duration // interval of our heart-beats; 0: none
-	maxSilence   time.Duration // how long the peer may be silent; 0: forever
+	maxSilence   time.Duration // how long the peer may send nothing; 0: forever
 	opened       bool          // the opening handshake is complete
 	inFrame      bool          // a part of a frame has been received
 	frameEnd     time.Time     // when the rest must have been received; zero: no read has waited for it yet
@@ -302,10 +302,10 @@ func (c *Conn) writeBatch(batch []byte) error {
 	return nil
 }
 
-// clearWriteDeadline removes the deadline of the last write, because it may be over
-// before the next write: TLS may write by itself meanwhile, for example to answer a key
-// update, and has to set its own deadline. Once nc is being closed, the deadline is left
-// as it is, because the close needs one.
+// clearWriteDeadline removes the deadline of the last write: TLS may write by itself
+// before the next write, for example to answer a key update, and such a write must not
+// fail because that deadline has passed. Once nc is being closed, the deadline is left as
+// it is, because the close needs one.
 func (c *Conn) clearWriteDeadline() {
 	c.mu.Lock()
 	defer c.mu.Unlock()

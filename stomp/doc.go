@@ -54,8 +54,8 @@
 // may have ([ErrSlow]): a peer that sends single bytes is not silent, but makes no
 // progress. The intervals used are never shorter than what this side has configured, so a
 // peer cannot request a flood. Nor may a peer send one: the line ends between frames are
-// limited to 1,000, and 10 more for each frame, and 100 more for each second; receipts
-// that confirm nothing new to 1,000, and 100 more for each second.
+// limited to 1,000, and 10 more for each frame, and 100 more for each second. Receipts
+// that confirm nothing new are limited to 1,000, and 100 more for each second.
 //
 // # Strictness
 //

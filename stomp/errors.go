@@ -17,9 +17,10 @@ var (
 	ErrSilent = errors.New("stomp: peer is silent")
 	// ErrSlow means that the peer began a frame and took too long to finish it.
 	ErrSlow = errors.New("stomp: peer is too slow")
-	// ErrStalled means that the peer did not read what was written to it.
+	// ErrStalled means that data could not be written in time, because the peer did not
+	// read.
 	ErrStalled = errors.New("stomp: peer does not read")
-	// ErrConnectTimeout means that the peer did not open the session in time.
+	// ErrConnectTimeout means that the opening handshake was not complete in time.
 	ErrConnectTimeout = errors.New("stomp: no session within the time limit")
 	// ErrUnsendable means that a frame violates the rules of STOMP or exceeds the
 	// limits. Nothing of it was written, and the connection can still be used.

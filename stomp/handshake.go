@@ -20,12 +20,12 @@ const (
 )
 
 // Accept performs the server's part of the opening handshake (STOMP 1.2, "Connecting"):
-// it reads CONNECT or STOMP, answers CONNECTED, and starts the heart-beats. Before the
-// answer, it calls check, unless that is nil, with the client's frame. If check returns an
-// error, the client is rejected, and receives the text of the error.
+// it reads CONNECT or STOMP, sends CONNECTED, and starts the heart-beats. Before it sends
+// CONNECTED, it calls check, unless that is nil, with the client's frame. If check returns
+// an error, the client is rejected, and receives the text of the error.
 //
-// If Accept fails, it closes the connection, after an ERROR if the client has caused
-// the failure. The error is a [*ProtocolError], the error of check, the cause of the
+// If Accept fails, it closes the connection, after sending an ERROR if the client has
+// caused the failure. The error is a [*ProtocolError], the error of check, the cause of the
 // end of ctx, or one of [Conn.ReadFrame].
 func (c *Conn) Accept(ctx context.Context, own HeartBeat, check func(connect *Frame) error) error {
 	own = own.orDefault()
@@ -46,8 +46,8 @@ func (c *Conn) Accept(ctx context.Context, own HeartBeat, check func(connect *Fr
 	})
 }
 
-// readConnect reads the client's first frame and returns its heart-beat header, or
-// sends the client an ERROR.
+// readConnect reads and checks the client's first frame, and returns its heart-beat
+// header. If it rejects the frame, it sends the client an ERROR and closes the connection.
 func (c *Conn) readConnect(check func(connect *Frame) error) (HeartBeat, error) {
 	connect, err := c.ReadFrame()
 	if err != nil {
@@ -73,8 +73,8 @@ func (c *Conn) readConnect(check func(connect *Frame) error) (HeartBeat, error) 
 	return theirs, nil
 }
 
-// failIfClientError sends an ERROR and closes the connection if the client has caused err,
-// by a violation of the protocol or by silence. It returns err.
+// failIfClientError sends an ERROR and closes the connection if err is a violation of the
+// protocol, [ErrSilent] or [ErrSlow]. It returns err.
 func (c *Conn) failIfClientError(err error) error {
 	var violation *ProtocolError
 	switch {
@@ -121,7 +121,7 @@ func (c *Conn) connect(ctx context.Context, own HeartBeat, headers ...string) er
 			return protocolErrorf("expected CONNECTED, not %.40s", answer.Command)
 		}
 		if version, _ := answer.Get("version"); version != Version {
-			return protocolErrorf("server speaks version %.40q of STOMP, not %s", version, Version)
+			return protocolErrorf("server has chosen version %.40q of STOMP, expected %s", version, Version)
 		}
 		beat, _ := answer.Get("heart-beat")
 		theirs, err := ParseHeartBeat(beat)

@@ -19,15 +19,15 @@ const maxHeartBeat = 999_999_999 * time.Millisecond
 // HeartBeat holds the heart-beat intervals of one side of a connection (STOMP 1.2,
 // "Heart-beating"), or those that both sides have agreed on.
 //
-// In a configuration, the defaults apply if neither Send nor Receive is set. Negative
-// values turn off both directions.
+// In a configuration, the defaults apply if Send and Receive are both 0. To turn off both
+// directions, set both to negative values.
 type HeartBeat struct {
 	// Send is the interval in which this side can send data, Receive the interval in
 	// which it wants to receive data. Zero or less means never. In the header the
 	// intervals are rounded up to milliseconds.
 	Send, Receive time.Duration
-	// Grace is how much longer than agreed the other side may be silent; 0 means 15 s.
-	// It is not sent to the other side.
+	// Grace is how much longer than agreed the other side may send nothing; 0 means 15 s,
+	// a negative value none. It is not sent to the other side.
 	Grace time.Duration
 }
 

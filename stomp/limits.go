@@ -5,9 +5,9 @@ import (
 	"time"
 )
 
-// A frame whose first byte has been received must be complete after frameGrace, and one
-// more second for each frameRate bytes that it may have. That is slower than any usable
-// link, and stops peers that send single bytes to keep a connection open.
+// A frame whose first byte has been received must be complete within frameGrace plus one
+// second for each frameRate bytes that a frame may have within the limits. That is slower
+// than any usable link, and stops peers that send single bytes to keep a connection open.
 const (
 	frameGrace = 30 * time.Second
 	frameRate  = 1000

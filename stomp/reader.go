@@ -49,7 +49,7 @@ func (r *Reader) ReadFrame() (*Frame, error) {
 	return r.readRest()
 }
 
-// readRest reads a frame whose first bytes have been received.
+// readRest is the part of ReadFrame after skipHeartBeats: it reads a whole frame.
 func (r *Reader) readRest() (*Frame, error) {
 	f, err := r.readFrame()
 	if err == io.EOF {
@@ -165,7 +165,7 @@ func (r *Reader) readHeaders(f *Frame) error {
 }
 
 // addHeader adds the name and value of one header line to r.text and r.ends. Errors must
-// not quote values: a CONNECT has a passcode.
+// not quote values: a CONNECT may contain a passcode.
 func (r *Reader) addHeader(command string, line []byte) error {
 	lenient := isHandshake(command)
 	name, value, ok := bytes.Cut(line, []byte(":"))

@@ -57,8 +57,8 @@ func NewServer(ctx context.Context, nc net.Conn, cfg ServerConfig) (*Server, err
 // messages, because the client has sent DISCONNECT or closed its side, and [ErrStopped]
 // after StopReading. After these two errors, confirm what can be confirmed, and call
 // Finish. The error is a [*ProtocolError], [ErrSilent] or [ErrSlow] if the client is at
-// fault: then Next has sent an ERROR and closed the connection, which takes some seconds
-// at worst. Otherwise the error is one of [Conn.ReadFrame].
+// fault: then Next has sent an ERROR and closed the connection, which takes at most twice
+// [CloseTimeout]. Otherwise the error is one of [Conn.ReadFrame].
 func (s *Server) Next() (Received, error) {
 	if s.noMoreMessages {
 		return Received{}, io.EOF
@@ -141,8 +141,8 @@ func (s *Server) Confirm(id string) error {
 func (s *Server) StopReading() { s.conn.StopReading() }
 
 // Broken returns a channel that is closed when nothing can be written to the client any
-// more, because it has disconnected or does not read. It is for servers that may wait
-// long before they call Next again.
+// more, because a write has failed or timed out, or the Server is closed. It is for
+// servers that may wait long before they call Next again.
 func (s *Server) Broken() <-chan struct{} { return s.conn.writerDone }
 
 // Finish ends the session in good order, after Next has returned [io.EOF] or
