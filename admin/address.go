@@ -11,7 +11,7 @@ import (
 )
 
 var (
-	// ErrAddress is returned for an invalid address.
+	// ErrAddress is returned for an address that [ParseAddress] does not accept.
 	ErrAddress = errors.New("not an address for administration")
 	// ErrExposed is returned for an address that other machines could reach, unless
 	// [Config].Exposed is set.
@@ -40,7 +40,7 @@ func ParseAddress(s string) (Address, error) {
 	return Address{"tcp", s}, nil
 }
 
-// UnixAddress returns the address of a Unix socket, for [ParseAddress].
+// UnixAddress returns the address of a Unix socket in the form of [ParseAddress].
 func UnixAddress(path string) string { return unixPrefix + path }
 
 // String returns the address in the form that [ParseAddress] accepts.
@@ -61,7 +61,7 @@ func (a Address) listen(allowExposed bool) (l net.Listener, exposed bool, err er
 			return nil, false, fmt.Errorf("listen for administration: %w", err)
 		}
 		if exposed = !tcp.IP.IsLoopback(); exposed && !allowExposed {
-			return nil, true, fmt.Errorf("%w: %s; take one of loopback, or allow it with --admin-exposed", ErrExposed, a.address)
+			return nil, true, fmt.Errorf("%w: %s; use a loopback address, or allow this one with --admin-exposed", ErrExposed, a.address)
 		}
 		l, err = net.ListenTCP("tcp", tcp)
 	}

@@ -3,9 +3,7 @@
 //
 //	GET /            a page for people
 //	GET /links       the same in JSON ([Links])
-//
-// for Prometheus
-//
+//	GET /metrics     metrics for Prometheus
 //	GET /healthz     200 while the service runs; 503 if a part of the service hangs
 //	GET /readyz      200 while the service serves all peers; otherwise 503 and the reasons
 //	GET /log-level   the log level
@@ -57,7 +55,7 @@ type Config struct {
 	// nil, and must not block.
 	BrokerWarnings func() []string
 	// Stalled returns an error while a part of the service hangs, so that a restart may
-	// help.
+	// help. It may be nil.
 	Stalled func() error
 	// LogDropped returns how many log records were dropped. It may be nil.
 	LogDropped func() uint64
@@ -71,10 +69,10 @@ const (
 	readTimeout  = 10 * time.Second // for reading a request
 	writeTimeout = 30 * time.Second // for the response
 	idleTimeout  = time.Minute      // between two requests
-	drainTimeout = 2 * time.Second  // for pending responses when the service stops
+	stopTimeout  = 2 * time.Second  // for pending responses when the service stops
 )
 
-// Server is an open admin address.
+// Server serves the state of one service at one address.
 type Server struct {
 	cfg      Config
 	listener net.Listener
@@ -105,7 +103,7 @@ func Open(cfg Config) (*Server, error) {
 	}
 	httplimit.Apply(s.http, pendingconns.OpenFiles())
 	if exposed {
-		cfg.Log.Warn("other machines can read how this service does: nothing is encrypted, and nobody has to log in", "address", l.Addr().String())
+		cfg.Log.Warn("other machines can read the state of this service: without encryption, and without authentication", "address", l.Addr().String())
 	}
 	return s, nil
 }
@@ -128,9 +126,9 @@ func (s *Server) Serve(ctx context.Context) error {
 		return fmt.Errorf("admin address: %w", err)
 	case <-ctx.Done():
 	}
-	drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainTimeout)
+	stopCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
 	defer cancel()
-	if s.http.Shutdown(drain) != nil {
+	if s.http.Shutdown(stopCtx) != nil {
 		s.http.Close()
 	}
 	<-failed

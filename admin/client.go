@@ -16,7 +16,7 @@ import (
 // Limits of a response.
 const (
 	clientTimeout = 15 * time.Second
-	maxAnswer     = 16 << 20
+	maxAnswer     = 16 << 20 // bytes; the rest is ignored
 	// maxValues is the maximum number of commas in an answer, which is about the number of
 	// JSON values.
 	maxValues = 1_000_000
@@ -80,6 +80,7 @@ func (c *Client) SetLogLevel(ctx context.Context, level string) error {
 	return err
 }
 
+// do sends a request and returns the body of the response. Any status but 200 is an error.
 func (c *Client) do(ctx context.Context, method, path, body string) ([]byte, error) {
 	req, err := http.NewRequestWithContext(ctx, method, "http://localhost"+path, strings.NewReader(body))
 	if err != nil {
@@ -95,7 +96,7 @@ func (c *Client) do(ctx context.Context, method, path, body string) ([]byte, err
 		return nil, fmt.Errorf("%s: %w", c.address, err)
 	}
 	if res.StatusCode != http.StatusOK {
-		return nil, fmt.Errorf("%s says %s: %.200s", c.address, res.Status, strings.TrimSpace(string(answer)))
+		return nil, fmt.Errorf("%s responded with %s: %.200s", c.address, res.Status, strings.TrimSpace(string(answer)))
 	}
 	return answer, nil
 }

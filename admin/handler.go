@@ -13,8 +13,8 @@ import (
 	"peerlink/internal/terminal"
 )
 
-// maxLevel is the longest body of PUT /log-level in bytes.
-const maxLevel = 64
+// maxLevelBody is the maximum size of the body of PUT /log-level in bytes.
+const maxLevelBody = 64
 
 // handler returns the handler for all requests. On an exposed address nothing can be
 // changed.
@@ -93,8 +93,8 @@ func (s *Server) getLinks(w http.ResponseWriter, r *http.Request) {
 	_ = e.Encode(s.links(r.Context())) // an error means that the client has gone
 }
 
-// health reports whether the service hangs. It also calls Status, which acquires every
-// lock: if the service holds one of them forever, health does not respond.
+// health responds with an error if a part of the service hangs. It also calls Status, which
+// acquires every lock: if the service holds one of them forever, health does not respond.
 func (s *Server) health(w http.ResponseWriter, _ *http.Request) {
 	s.cfg.Status()
 	if err := s.stalled(); err != nil {
@@ -129,7 +129,7 @@ func (s *Server) getLevel(w http.ResponseWriter, _ *http.Request) {
 }
 
 func (s *Server) putLevel(w http.ResponseWriter, r *http.Request) {
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxLevel))
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxLevelBody))
 	if err != nil {
 		writeText(w, http.StatusRequestEntityTooLarge, "expected nothing but a log level")
 		return
@@ -143,8 +143,8 @@ func (s *Server) putLevel(w http.ResponseWriter, r *http.Request) {
 	writeText(w, http.StatusOK, levelName(level))
 }
 
-func writeText(w http.ResponseWriter, status int, line string) {
+func writeText(w http.ResponseWriter, status int, text string) {
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 	w.WriteHeader(status)
-	fmt.Fprintln(w, line)
+	fmt.Fprintln(w, text)
 }

@@ -34,8 +34,8 @@ func levelName(l slog.Level) string {
 	}
 }
 
-// SetLevel changes the level of log, and logs the change at level info if that is enabled
-// by the old or the new level.
+// SetLevel changes v, the level of log, and logs the change at level info if that is
+// enabled by the old or the new level.
 func SetLevel(v *slog.LevelVar, level slog.Level, log *slog.Logger) {
 	old := v.Level()
 	v.Set(min(old, level)) // until the change is logged

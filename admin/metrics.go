@@ -103,8 +103,8 @@ func (e emitter) connections(list []link.Connection, peer string) {
 	}
 }
 
-// certificates emits, for each role, when the first certificate expires: a peer may have
-// several server certificates.
+// certificates emits, for each role, when the first certificate in it expires: a peer may
+// have several server certificates.
 func (e emitter) certificates(list []link.Expiry, peer string) {
 	seen := make(map[string]bool)
 	for _, c := range list { // sorted by NotAfter

@@ -27,8 +27,8 @@ type view struct {
 func (s *Server) page(w http.ResponseWriter, r *http.Request) {
 	var out bytes.Buffer
 	if err := s.template.Execute(&out, &view{s.links(r.Context())}); err != nil {
-		s.cfg.Log.Error("the page can not be made", "err", err)
-		writeText(w, http.StatusInternalServerError, "the page can not be made")
+		s.cfg.Log.Error("the page can not be rendered", "err", err)
+		writeText(w, http.StatusInternalServerError, "the page can not be rendered")
 		return
 	}
 	w.Header().Set("Content-Type", "text/html; charset=utf-8")
@@ -45,8 +45,8 @@ func parsePage() *template.Template {
 	return template.Must(template.New("page").Parse(pageText))
 }
 
-// Queued returns how many messages wait for the peer, or "" if the broker does not report
-// that.
+// Queued returns how many messages are queued for the peer, or "" if there are no
+// statistics of queues.
 func (v *view) Queued(p link.PeerStatus) string {
 	if len(v.Queues) == 0 {
 		return ""
@@ -66,7 +66,7 @@ func (v *view) FirstToExpire(list []link.Expiry) *link.Expiry {
 	return &list[0]
 }
 
-// Reasons returns the rejected connections by reason, without zeros.
+// Reasons returns the numbers of rejected connections by reason, without zeros.
 func (v *view) Reasons() map[string]uint64 {
 	nonZero := make(map[string]uint64)
 	for reason, n := range v.Rejected {
@@ -77,7 +77,7 @@ func (v *view) Reasons() map[string]uint64 {
 	return nonZero
 }
 
-// Age formats a duration in a suitable unit.
+// Age formats a duration, rounded down to seconds, minutes, hours or days.
 func Age(d time.Duration) string {
 	switch {
 	case d < time.Second:
