@@ -63,8 +63,8 @@ func (a *acceptor) accept(ctx, graceCtx context.Context, listener net.Listener) 
 		if err != nil {
 			a.logLimiter.Log(a.log, slog.LevelError, logthrottle.Key{Kind: "accept"}, "can not accept connections, trying again", "err", err)
 			// The process may have run out of file descriptors. A connection without a
-			// complete ClientHello is closed, so that peers need not wait for one. If
-			// there is none, accept retries after a pause.
+			// complete ClientHello is closed, so that peers need not wait for a descriptor.
+			// If there is no such connection, accept retries after a pause.
 			if a.pendingConns.Evict() {
 				continue
 			}
@@ -80,7 +80,8 @@ func (a *acceptor) accept(ctx, graceCtx context.Context, listener net.Listener) 
 	}
 }
 
-// serveConn authenticates a client, and serves a peer until the connection ends.
+// serveConn authenticates a client and, if it is a peer, serves it until the connection
+// ends.
 func (a *acceptor) serveConn(ctx, graceCtx context.Context, tcp net.Conn, pending *pendingConn) {
 	hello, err := a.awaitClientHello(tcp, pending)
 	var slot *handshake
@@ -89,7 +90,7 @@ func (a *acceptor) serveConn(ctx, graceCtx context.Context, tcp net.Conn, pendin
 	}
 	if err != nil {
 		tcp.Close()
-		a.notAuthenticated(tcp.RemoteAddr(), err)
+		a.recordUnauthenticated(tcp.RemoteAddr(), err)
 		return
 	}
 	// A rejected connection keeps its slot until the peer has been sent the reason.
@@ -101,7 +102,7 @@ func (a *acceptor) serveConn(ctx, graceCtx context.Context, tcp net.Conn, pendin
 		if slot.evicted() {
 			err = errTooMany
 		}
-		a.notAuthenticated(hello.remote, err)
+		a.recordUnauthenticated(hello.remote, err)
 		return
 	}
 	a.receive(ctx, graceCtx, conn, id, slot.release)
@@ -142,17 +143,17 @@ func (a *acceptor) readBeginning(tcp net.Conn) (*helloConn, error) {
 
 // awaitHandshakeSlot waits until the handshake may begin, for at most half of the
 // handshake timeout: a client that has waited longer has no time left for the handshake
-// itself, and would only take time from others.
+// itself, and would only delay others.
 func (a *acceptor) awaitHandshakeSlot(ctx context.Context, conn net.Conn) (*handshake, error) {
 	ctx, cancel := context.WithTimeout(ctx, a.cfg.HandshakeTimeout/2)
 	defer cancel()
 	return a.handshakes.acquire(ctx, conn)
 }
 
-// notAuthenticated counts and logs a connection that ended before the client was
-// authenticated. Port scanners and health checks of load balancers, which connect and
-// send nothing, are not logged.
-func (a *acceptor) notAuthenticated(remote net.Addr, err error) {
+// recordUnauthenticated counts and logs a connection that ended before the client was
+// authenticated. Those that the client has closed, as port scanners and the health checks
+// of load balancers do, are not logged.
+func (a *acceptor) recordUnauthenticated(remote net.Addr, err error) {
 	why := handshakeReason(err)
 	a.rejected.count(why)
 	level, text, kind := slog.LevelWarn, "handshake failed", handshakeFault(err)
@@ -167,8 +168,8 @@ func (a *acceptor) notAuthenticated(remote net.Addr, err error) {
 	a.unauthenticatedLog.Log(a.log, level, logthrottle.Key{Who: pendingconns.SourceOf(remote).String(), Kind: kind}, text, "remote", remote, "err", err)
 }
 
-// withoutCertificate reports whether the client has sent no certificate. crypto/tls
-// does not export that error. Errors about a certificate quote the certificate, so a
+// withoutCertificate reports whether err means that the client has sent no certificate.
+// crypto/tls does not export that error. Errors about a certificate quote the certificate, so a
 // client could choose a part of their text: only the whole text of the innermost error
 // is compared.
 func withoutCertificate(err error) bool {
@@ -187,6 +188,8 @@ func handshakeFault(err error) string {
 	return "TLS"
 }
 
+// handshake completes the TLS handshake, and returns the identity in the client's verified
+// chain.
 func (a *acceptor) handshake(ctx context.Context, tcp net.Conn) (conn *peerConn, id pki.Identity, err error) {
 	own := a.cfg.Certificate.serverChain()
 	conn = &peerConn{own: own.Leaf, wire: &wireConn{Conn: tcp}}
@@ -198,9 +201,10 @@ func (a *acceptor) handshake(ctx context.Context, tcp net.Conn) (conn *peerConn,
 	return conn, id, err
 }
 
-// logContradiction logs an error if the peer certificate in the chain, which this node has signed,
-// contradicts the node's directory: it belongs to no peer there, or to one with another subnet. Then
-// its subnet may have been given to another peer. st is nil if the connection was rejected.
+// logContradiction logs an error if the peer certificate in the chain, which this node has
+// signed, contradicts the node's directory: it belongs to no peer there, or to one with
+// another subnet. Then the certificate's subnet may have been given to another peer. st is
+// nil if the connection was rejected.
 func (a *acceptor) logContradiction(log *slog.Logger, id pki.Identity, chain []*x509.Certificate, st *peerState) {
 	if len(chain) < 2 {
 		return
@@ -244,9 +248,9 @@ func (a *acceptor) register(r *receiver, id pki.Identity, chain []*x509.Certific
 	return ""
 }
 
-// evictOldest ends the oldest connection of a peer in good order, to make room for a
-// new one, if the oldest has lasted for [Config.ConnTimeSlice]. It reports whether it
-// has ended a connection. Thus new connections are kept out neither by abandoned
+// evictOldest ends the oldest connection of a peer in good order, so that a new one can
+// be registered, if the oldest has lasted for [Config.ConnTimeSlice]. It reports whether
+// it has ended a connection. Thus new connections are prevented neither by abandoned
 // connections, which are detected late, nor by MaxConnsPerPeer connections that last: a
 // peer with more queues than MaxConnsPerPeer needs more connections. The caller holds
 // the peer's mu.
@@ -262,7 +266,7 @@ func (a *acceptor) evictOldest(p *peer) bool {
 	}
 	p.conns[oldest]()
 	delete(p.conns, oldest)
-	a.logLimiter.Log(oldest.log, slog.LevelInfo, logthrottle.Key{Who: p.id, Kind: "gives way"}, "the peer has as many connections as it may have, its oldest gives way")
+	a.logLimiter.Log(oldest.log, slog.LevelInfo, logthrottle.Key{Who: p.id, Kind: "gives way"}, "the peer has as many connections as it may have, the oldest ends in favour of a new one")
 	return true
 }
 

@@ -14,10 +14,10 @@ import (
 // peers, and their deactivation, are not delayed: when the job is done, the peer is
 // reconciled again with the current content of its directory.
 type bindJob struct {
-	unbind bool // unbind the queues; otherwise bind them
-	queue  broker.PeerBinding
-	former []string      // names of queues that may have led to the peer before
-	done   chan struct{} // closed when the fields below are set
+	unbind  bool // unbind the queues; otherwise bind them
+	binding broker.PeerBinding
+	former  []string      // names of queues that may have led to the peer before
+	done    chan struct{} // closed when the fields below are set
 
 	waiting []string // the queues of former that contain messages
 	err     error
@@ -47,16 +47,16 @@ func (j *bindJob) pending() bool {
 	}
 }
 
-// bind starts to bind the queues of a peer. It returns errBindPending until that is done,
-// and must be called again then.
-func (r *reconciler) bind(ctx context.Context, p *peer, q broker.PeerBinding) error {
-	return r.startBindJob(ctx, p, &bindJob{queue: q, former: r.formerQueues(q)})
+// bind starts to bind the queues of a peer. It returns errBindPending until that is done;
+// then it must be called again, and returns the result.
+func (r *reconciler) bind(ctx context.Context, p *peer, b broker.PeerBinding) error {
+	return r.startBindJob(ctx, p, &bindJob{binding: b, former: r.formerQueues(b)})
 }
 
 // unbind starts to unbind the queues of a peer. It returns errBindPending until that is
-// done, and must be called again then.
-func (r *reconciler) unbind(ctx context.Context, p *peer, q broker.PeerBinding) error {
-	return r.startBindJob(ctx, p, &bindJob{unbind: true, queue: q, former: r.formerQueues(q)})
+// done; then it must be called again, and returns the result.
+func (r *reconciler) unbind(ctx context.Context, p *peer, b broker.PeerBinding) error {
+	return r.startBindJob(ctx, p, &bindJob{unbind: true, binding: b, former: r.formerQueues(b)})
 }
 
 // startBindJob returns the result of the peer's last bind job if that did the same as
@@ -68,7 +68,7 @@ func (r *reconciler) startBindJob(ctx context.Context, p *peer, job *bindJob) er
 		return errBindPending
 	}
 	p.bindJob = nil
-	if last != nil && last.unbind == job.unbind && equalQueue(last.queue, job.queue) {
+	if last != nil && last.unbind == job.unbind && equalBinding(last.binding, job.binding) {
 		if len(last.waiting) > 0 {
 			r.log.Warn("messages wait in queues of an earlier --queue-pattern, they are sent too", "peer", p.id, "queues", last.waiting)
 		}
@@ -104,26 +104,26 @@ func (r *reconciler) runBindJob(ctx context.Context, job *bindJob) error {
 	if job.unbind {
 		bind = r.cfg.Broker.Unbind
 	}
-	if err := bind(ctx, job.queue); err != nil {
+	if err := bind(ctx, job.binding); err != nil {
 		return err
 	}
 	var err error
 	if b, ok := r.cfg.Broker.(broker.FormerQueues); ok && len(job.former) > 0 {
-		job.waiting, err = b.UnbindFormer(ctx, job.queue, job.former)
+		job.waiting, err = b.UnbindFormer(ctx, job.binding, job.former)
 	}
 	return err
 }
 
 // formerQueues returns the names of queues that may have led to a peer before: by the default
 // pattern, by that of the reference's Compose files, and by earlier patterns of this node.
-func (r *reconciler) formerQueues(q broker.PeerBinding) (names []string) {
+func (r *reconciler) formerQueues(b broker.PeerBinding) (names []string) {
 	if !r.cfg.AllQueues {
 		return nil
 	}
-	patterns := append([]QueuePattern{DefaultQueuePattern, QueuePattern(q.Prefix + "." + nodeIDField)}, r.cfg.FormerQueuePatterns...)
+	patterns := append([]QueuePattern{DefaultQueuePattern, QueuePattern(b.Prefix + "." + nodeIDField)}, r.cfg.FormerQueuePatterns...)
 	for _, pattern := range patterns {
-		for n := range q.Queues {
-			if name := pattern.Name(q.PeerID, n); !slices.Contains(q.Queues, name) && !slices.Contains(names, name) {
+		for n := range b.Queues {
+			if name := pattern.Name(b.PeerID, n); !slices.Contains(b.Queues, name) && !slices.Contains(names, name) {
 				names = append(names, name)
 			}
 		}
@@ -157,6 +157,6 @@ func (r *reconciler) awaitBindJobs(ctx, graceCtx context.Context) {
 	}
 }
 
-func equalQueue(a, b broker.PeerBinding) bool {
+func equalBinding(a, b broker.PeerBinding) bool {
 	return a.Exchange == b.Exchange && a.Fanout == b.Fanout && a.BindingKey == b.BindingKey && slices.Equal(a.Queues, b.Queues)
 }

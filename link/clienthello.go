@@ -128,7 +128,7 @@ const proxyBuffer = 256
 
 // errProxyHeader is returned for a connection that begins with a PROXY header
 // and does not come from one of [Config.ProxyFrom].
-var errProxyHeader = errors.New("it begins with a PROXY header: these are accepted only from the addresses in --proxy-from")
+var errProxyHeader = errors.New("the connection begins with a PROXY header, which is accepted only from the addresses in --proxy-from")
 
 func init() {
 	// nginx writes IPv4 addresses into a TCP6 header if it accepts by IPv4 and forwards

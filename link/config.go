@@ -11,8 +11,9 @@ import (
 	"peerlink/stomp"
 )
 
-// Config holds the parameters of a [Service], [QueueSender] or [QueueDrainer]. The first group must be set. For all
-// other fields, the zero value means the default given in the field's comment.
+// Config holds the parameters of a [Service], [QueueSender] or [QueueDrainer]. The first
+// group must be set. For all other fields, the zero value means the default given in the
+// field's comment.
 type Config struct {
 	Dir         *node.Dir
 	Broker      broker.Broker
@@ -20,7 +21,7 @@ type Config struct {
 
 	Log     *slog.Logger     // nothing is logged if nil
 	Serving func()           // called once, when the service has started to serve; may be nil
-	Recheck <-chan struct{}  // each value makes the service check everything at once; may be nil
+	Recheck <-chan struct{}  // each value makes the service check everything immediately; may be nil
 	Now     func() time.Time // the clock for certificates and timestamps; time.Now
 
 	// The queues that lead to a peer.
@@ -46,7 +47,7 @@ type Config struct {
 
 	HeartBeat        stomp.HeartBeat // what is offered and requested; the defaults of stomp
 	HandshakeTimeout time.Duration   // for a TLS handshake; 5 s
-	ConnectTimeout   time.Duration   // for TCP, and for CONNECT; 10 s
+	ConnectTimeout   time.Duration   // for TCP, and then for the STOMP handshake; 10 s each
 	DrainTimeout     time.Duration   // how long a connection that is being closed waits for outstanding confirmations; 5 s
 
 	// Outgoing connections, on which this node sends.
@@ -55,7 +56,7 @@ type Config struct {
 	MaxDialRate int           // attempts per second to connect to peers; 100
 	IdleTimeout time.Duration // time without messages after which a connection is closed until there is one to send; 10 min, negative: never
 	// The pauses between attempts to connect to a peer grow from about RetryMin to
-	// about RetryMax. Each is random, up to twice as long, so that a peer that is
+	// about RetryMax. Each is random, between 0 and twice that, so that a peer that is
 	// reachable again is connected within a minute, whatever the failure was.
 	RetryMin, RetryMax time.Duration // 250 ms and 30 s
 
@@ -67,8 +68,11 @@ type Config struct {
 	ProxyFrom []netip.Prefix
 	// Bounds for connections before the end of the handshake. The defaults are smaller
 	// if the limit of open files is low.
-	MaxPendingConns  int // connections without a complete ClientHello; 4,096
-	MaxHandshakes    int // concurrent handshakes, a quarter of them reserved for sources that have few; four times as many may wait; 256
+	MaxPendingConns int // connections without a complete ClientHello; 4,096
+	// MaxHandshakes is the number of concurrent handshakes; 256. A quarter of them is
+	// reserved for sources that have few handshakes. Four times as many connections may
+	// wait for their handshake.
+	MaxHandshakes    int
 	MaxHandshakeRate int // handshakes begun per second; 200
 	MaxConnsPerPeer  int // concurrent connections from one peer; 10
 	// ConnTimeSlice is the age from which a connection of a peer that has
@@ -82,7 +86,7 @@ type Config struct {
 
 	// AcquireSpread is the time in which a service that is alone acquires all queues.
 	// Of several services that start together, each gets about as many queues in that
-	// time. 0 means at once.
+	// time. 0 means immediately.
 	AcquireSpread   time.Duration
 	StandbyInterval time.Duration // about how long between two attempts to acquire a queue that another process uses; 3 s
 
@@ -92,8 +96,9 @@ type Config struct {
 	DrainPause   time.Duration // about how long between two checks of a drained queue; 15 min
 }
 
-// DefaultMaxRate is the [Config.MaxRate] of services whose operator has not set it:
-// more than any peer sends today, and a part of the capacity of a small machine.
+// DefaultMaxRate is for programs whose operator has set no [Config.MaxRate]; the field
+// itself has no default. It is more than any peer sends today, and a part of the capacity
+// of a small machine.
 // Without a limit, a peer that floods the node would leave to the others only the
 // capacity that it does not use itself.
 const DefaultMaxRate = 10_000

@@ -76,7 +76,7 @@ func (dl *deadLetterer) move(tag uint64, typ string, fp fingerprint, reason erro
 			return
 		}
 		if first {
-			se.log.Warn("message that can not be sent can not be set aside either, it is kept and tried again", "type", typ, "reason", reason, "err", err)
+			se.log.Warn("message can be neither sent nor set aside: it stays in the queue, and setting it aside is tried again", "type", typ, "reason", reason, "err", err)
 		}
 		select {
 		case <-time.After(r.pause()):

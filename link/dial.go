@@ -31,7 +31,7 @@ func (sd *sender) connect(ctx context.Context, st *peerState) (conn *peerConn, a
 	groups := sd.peer.packetSize.groups(time.Now())
 	defer func() {
 		if ctx.Err() == nil && sd.peer.packetSize.note(groups, err, time.Now()) {
-			sd.logThrottled(sd.log, slog.LevelWarn, "connected with a classical key exchange only: the way to the peer seems to lose large packets, such as those of a post-quantum key exchange", "server", addr)
+			sd.logThrottled(sd.log, slog.LevelWarn, "connected with a classical key exchange only: the network path to the peer seems to drop large packets, such as those of a post-quantum key exchange", "server", addr)
 		}
 	}()
 	for _, addr := range servers {

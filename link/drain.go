@@ -125,7 +125,7 @@ func (d *drainer) answerBatch(ctx context.Context, consumer broker.Consumer, ans
 				return err
 			}
 			if d.setAside++; d.setAside == 1 {
-				d.log.Error("message for a deactivated peer set aside, the first of those that are counted when the queue is drained", "type", m.Type, "err", err)
+				d.log.Error("message for a deactivated peer set aside; further ones are only counted until the queue is drained", "type", m.Type, "err", err)
 			}
 		case answer == nil:
 			dropped++

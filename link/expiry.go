@@ -22,7 +22,7 @@ type Expiry struct {
 	//	peer_root    the peer's root certificate, as it was pinned
 	//	issued       the peer certificate that this node has issued to the peer
 	//	received     the peer certificate that the peer has issued to this node
-	//	peer_server  the server certificate that the peer shows, or showed last
+	//	peer_server  the server certificate that the peer uses, or used last
 	Role     string    `json:"role"`
 	NotAfter time.Time `json:"not_after"`
 	DaysLeft int       `json:"days_left"` // whole days; negative once it has expired
@@ -166,8 +166,8 @@ func advice(role string) string {
 // certificate has expired.
 
 // maxClockInterval is the longest time between two checks of the clock. A single timer
-// until the expiry would not do: it stands still while the machine sleeps, and does not
-// follow when the clock is set.
+// until the expiry is not sufficient: it stops while the machine is suspended, and setting
+// the clock does not change it.
 const maxClockInterval = 10 * time.Second
 
 // certificateExpired is the error of a connection that ends because a certificate has
@@ -221,10 +221,10 @@ func incomingCertificates(own *x509.Certificate, chain []*x509.Certificate) []us
 	return list
 }
 
-// firstExpired returns the certificate that expires first. If that is expired at the time
-// now, firstExpired also returns the error of a connection that needs all certificates of
-// the list.
-func firstExpired(list []usedCertificate, now time.Time) (first usedCertificate, expired *certificateExpired) {
+// firstToExpire returns the certificate that expires first. If that has expired at the
+// time now, firstToExpire also returns the error of a connection that needs all
+// certificates of the list.
+func firstToExpire(list []usedCertificate, now time.Time) (first usedCertificate, expired *certificateExpired) {
 	first = slices.MinFunc(list, func(a, b usedCertificate) int { return a.cert.NotAfter.Compare(b.cert.NotAfter) })
 	if now.After(first.cert.NotAfter) {
 		expired = &certificateExpired{first.role, first.cert.NotAfter}
@@ -237,7 +237,7 @@ func firstExpired(list []usedCertificate, now time.Time) (first usedCertificate,
 // would accept the connection, and this node would have to end it at once.
 func (s *shared) checkClientChain(st *peerState) error {
 	own := s.cfg.Certificate.serverChain().Leaf
-	if _, expired := firstExpired([]usedCertificate{{"server", own}, {"received", st.SubCA}}, s.cfg.Now()); expired != nil {
+	if _, expired := firstToExpire([]usedCertificate{{"server", own}, {"received", st.SubCA}}, s.cfg.Now()); expired != nil {
 		return expired
 	}
 	return nil
@@ -250,7 +250,7 @@ func (s *shared) onExpiry(list []usedCertificate, end func(*certificateExpired))
 	go func() {
 		for {
 			now := s.cfg.Now()
-			first, expired := firstExpired(list, now)
+			first, expired := firstToExpire(list, now)
 			if expired != nil {
 				end(expired)
 				return

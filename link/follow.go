@@ -21,8 +21,8 @@ import (
 // stomp.toml, the URLs where it publishes its newest info-bundle
 // ([node.BundleURLsKey]). The service fetches the info-bundle when the peer has been
 // unreachable for a while, and periodically. An info-bundle that is newer than the known
-// one updates the node's directory as if the operator had signed it again, or is kept in
-// memory if the directory is read-only.
+// one updates the node's directory, as if the operator had signed the peer again with it,
+// or is kept in memory if the directory is read-only.
 //
 // Peers for which following is switched off in the directory ([node.Dir.SetFollow]) are
 // skipped.
@@ -105,7 +105,7 @@ func (f *follower) due(cfg Follow) bool {
 	return !f.busy && (!now.Before(f.nextRoutine) || f.failing && !now.Before(f.nextRetry))
 }
 
-// expedite makes the next fetch due at once.
+// expedite makes the next fetch due immediately.
 func (f *follower) expedite() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -170,13 +170,13 @@ func (r *reconciler) followDue(ctx context.Context) {
 			continue
 		}
 		select {
-		case r.fetches <- struct{}{}:
+		case r.fetchSlots <- struct{}{}:
 		default:
 			return
 		}
 		previous := p.follower.begin()
 		r.wg.Go(func() {
-			defer func() { <-r.fetches }()
+			defer func() { <-r.fetchSlots }()
 			r.follow(ctx, p, st, previous)
 		})
 	}
@@ -250,8 +250,8 @@ func (r *reconciler) adoptBundle(ctx context.Context, log *slog.Logger, p *peer,
 	return nil
 }
 
-// readOnly reports whether a change failed because this process may not write to the
-// node's directory.
+// readOnly reports whether err means that this process may not write to the node's
+// directory.
 func readOnly(err error) bool {
 	return errors.Is(err, fs.ErrPermission) || errors.Is(err, syscall.EROFS)
 }

@@ -29,7 +29,7 @@ import (
 // the oldest first.
 type handshakeLimiter struct {
 	handshakeLimits
-	limiter *rate.Limiter
+	rateLimiter *rate.Limiter
 
 	mu             sync.Mutex
 	sources        map[netip.Prefix]*source // sources with running or waiting handshakes
@@ -76,7 +76,7 @@ var errTooMany = errors.New("too many connections at once")
 func newHandshakeLimiter(l handshakeLimits) *handshakeLimiter {
 	return &handshakeLimiter{
 		handshakeLimits: l,
-		limiter:         rate.NewLimiter(rate.Limit(l.perSecond), l.maxRunning),
+		rateLimiter:     rate.NewLimiter(rate.Limit(l.perSecond), l.maxRunning),
 		sources:         make(map[netip.Prefix]*source),
 	}
 }
@@ -137,9 +137,9 @@ func (l *handshakeLimiter) queue(s *source) {
 // handshakes change. The caller holds mu.
 func (l *handshakeLimiter) startNext() {
 	for len(l.roundRobin) > 0 {
-		i := slices.IndexFunc(l.roundRobin, l.hasRoom)
+		i := slices.IndexFunc(l.roundRobin, l.hasSlot)
 		if i < 0 {
-			if wait, ok := l.makeRoom(); !ok {
+			if wait, ok := l.evictOne(); !ok {
 				return
 			} else if wait > 0 {
 				l.startNextAfter(wait)
@@ -147,7 +147,7 @@ func (l *handshakeLimiter) startNext() {
 			}
 			continue
 		}
-		if !l.limiter.Allow() {
+		if !l.rateLimiter.Allow() {
 			l.startNextAfter(time.Second / time.Duration(l.perSecond))
 			return
 		}
@@ -164,19 +164,19 @@ func (l *handshakeLimiter) startNext() {
 	}
 }
 
-// hasRoom reports whether there is a slot for one more handshake of the source.
-func (l *handshakeLimiter) hasRoom(s *source) bool {
+// hasSlot reports whether there is a slot for one more handshake of the source.
+func (l *handshakeLimiter) hasSlot(s *source) bool {
 	if s.running < l.reserved {
 		return l.running < l.maxRunning
 	}
 	return l.running < l.maxRunning-l.reserved
 }
 
-// makeRoom ends one handshake that waits for its client: of a source with the most
-// running handshakes, the one that has waited longest. If the grace time of that
-// handshake is not over, makeRoom returns the remaining time instead. It returns false
-// if no handshake waits for its client.
-func (l *handshakeLimiter) makeRoom() (wait time.Duration, ok bool) {
+// evictOne ends one handshake that waits for its client. Of the sources with such
+// handshakes, it chooses one with the most running handshakes, and there the handshake
+// that has waited longest. If the grace time of that handshake is not over, evictOne
+// returns the remaining time instead. ok is false if no handshake waits for its client.
+func (l *handshakeLimiter) evictOne() (wait time.Duration, ok bool) {
 	var victim *handshake
 	for _, h := range l.awaitingClient {
 		if victim == nil || h.source.running > victim.source.running {
@@ -217,21 +217,21 @@ func (l *handshakeLimiter) startNextAfter(d time.Duration) {
 	l.timer = timer
 }
 
-// rejectOne rejects the latest waiting connection of one source: of newest, if newest
-// has more than its share of the waiting connections, and otherwise of the source that
-// has the most.
-func (l *handshakeLimiter) rejectOne(newest *source) {
-	most := newest
-	if len(newest.waiting) <= l.waitingCount/len(l.sources) {
+// rejectOne rejects the latest waiting connection of one source: of last, the source of
+// the connection that has arrived last, if it has more than its share of the waiting
+// connections, and otherwise of the source that has the most.
+func (l *handshakeLimiter) rejectOne(last *source) {
+	most := last
+	if len(last.waiting) <= l.waitingCount/len(l.sources) {
 		for _, s := range l.sources {
 			if len(s.waiting) > len(most.waiting) {
 				most = s
 			}
 		}
 	}
-	last := len(most.waiting) - 1
-	most.waiting[last].begin <- false
-	most.waiting = most.waiting[:last]
+	i := len(most.waiting) - 1
+	most.waiting[i].begin <- false
+	most.waiting = most.waiting[:i]
 	l.waitingCount--
 	l.forget(most)
 }
@@ -275,13 +275,15 @@ func (h *handshake) release() {
 	}
 }
 
-// evicted reports whether the handshake was ended in favour of another one.
+// evicted reports whether the handshake was ended in favour of another one. It must be
+// called before release.
 func (h *handshake) evicted() bool {
 	h.limiter.mu.Lock()
 	defer h.limiter.mu.Unlock()
 	return !h.running
 }
 
+// end frees the slot of a running handshake. The caller holds mu.
 func (l *handshakeLimiter) end(h *handshake) {
 	h.running = false
 	l.running--

@@ -83,11 +83,11 @@ func TestEveryCertificateEndsConnections(t *testing.T) {
 			if direction == "outgoing" {
 				list = outgoingCertificates(own, received, []*x509.Certificate{server, root})
 			}
-			if first, ended := firstExpired(list, now); ended != nil {
+			if first, ended := firstToExpire(list, now); ended != nil {
 				t.Errorf("%s: ended for %s, which is valid", direction, first.role)
 			}
 			expired.NotAfter = now.Add(-time.Second)
-			if _, ended := firstExpired(list, now); ended == nil || ended.role != role {
+			if _, ended := firstToExpire(list, now); ended == nil || ended.role != role {
 				t.Errorf("%s: with an expired %s: ended for %v", direction, role, ended)
 			}
 		}

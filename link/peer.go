@@ -17,7 +17,7 @@ import (
 	"peerlink/smp"
 )
 
-// peer is a registered peer, from its first appearance in the node's directory until
+// peer is one of the node's peers, from its first appearance in the node's directory until
 // the service ends.
 type peer struct {
 	id             string
@@ -31,10 +31,10 @@ type peer struct {
 	follower      follower                      // schedules the fetches of the peer's info-bundle
 	packetSize    packetSizeWatch               // whether the network loses large packets to the peer
 	connTurns     *connTurns                    // lets the queues of the peer take turns if it permits fewer connections
-	pendingUpdate atomic.Pointer[pendingUpdate] // newer than the directory; nil if there is none
+	pendingUpdate atomic.Pointer[pendingUpdate] // newer than the directory's info-bundle; nil: none
 
 	// Used by the reconciling goroutine only.
-	stamp         *node.Stamp    // of the directory, when the peer was last reconciled; nil if it has to be
+	stamp         *node.Stamp    // of the directory at the last reconciliation; nil: reconcile again
 	former        []string       // names of queues that led to the peer before and have messages
 	appliedUpdate *pendingUpdate // pendingUpdate when the peer was last reconciled
 	lastErr       string         // the last error reported, so that it is not reported at each poll
@@ -63,7 +63,7 @@ type peer struct {
 type peerState struct {
 	*node.Peer
 	view       smp.View
-	queue      broker.PeerBinding
+	binding    broker.PeerBinding
 	generation generation
 }
 
@@ -75,7 +75,8 @@ func (p *peer) setState(st *peerState) {
 	p.stateReplaced.Notify()
 }
 
-// end stops the senders and closes the accepted connections.
+// end ends all traffic with the peer: it removes the state, stops the senders, and ends the
+// accepted connections in good order.
 func (p *peer) end() {
 	p.setState(nil)
 	p.mu.Lock()

@@ -11,12 +11,12 @@ import (
 
 // queuePacer paces how the service acquires queues to send from, so that services of
 // the same node that start at the same time get about as many queues each. They do not
-// communicate for this: each service acquires its first queue at once, and the more
+// communicate for this: each service acquires its first queue immediately, and the more
 // queues it has, the longer it waits before it acquires another. A service that starts
 // later requests queues, see [rebalancer].
 type queuePacer struct {
 	// spread is the time in which a service that is alone acquires all queues. 0 means
-	// at once.
+	// immediately.
 	spread time.Duration
 	token  chan struct{} // held by the sender that acquires the next queue
 
@@ -46,7 +46,8 @@ func (p *queuePacer) addSender() (remove func()) {
 // when its sender does not use the queue any more.
 func (p *queuePacer) acquire(ctx context.Context) (release func(), err error) {
 	if p.spread > 0 {
-		// All services start in the same order, and must not try the same queues.
+		// All services start their senders in the same order, and must not try the same
+		// queues.
 		if err := wait.Sleep(ctx, rand.N(p.spread/32+1)); err != nil {
 			return nil, err
 		}

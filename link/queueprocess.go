@@ -45,8 +45,8 @@ func NewQueueSender(cfg Config, peerID, queue string) *QueueSender {
 //
 // After an ERROR of the peer, and after a TLS handshake that is not complete within
 // [Config.HandshakeTimeout], Run makes another connection, until eight in a row have failed
-// like this: only a process that remembers earlier attempts sets aside a message that the peer
-// refuses, and detects that the path drops large packets.
+// like this: setting aside a message that the peer refuses, and detecting that the path drops
+// large packets, take several attempts of the same process.
 func (q *QueueSender) Run(ctx context.Context) error {
 	st, err := q.peerState()
 	if err != nil {
@@ -113,7 +113,7 @@ func (q *QueueSender) peerState() (*peerState, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &peerState{Peer: p, view: view, queue: broker.PeerBinding{PeerID: q.peerID, Queues: []string{q.queue}}}, nil
+	return &peerState{Peer: p, view: view, binding: broker.PeerBinding{PeerID: q.peerID, Queues: []string{q.queue}}}, nil
 }
 
 // watchPeer checks the peer, and this node's certificate, every [Config.PollInterval]. It
@@ -197,13 +197,13 @@ func (q *QueueDrainer) Run(ctx context.Context) error {
 	})
 }
 
-// runOne calls do, and waits until all goroutines that do has started have ended. After
-// ctx is done, that may take [Config.DrainTimeout].
-func (s *shared) runOne(ctx context.Context, do func(ctx, graceCtx context.Context) error) error {
+// runOne calls f, and waits for the goroutines that f has started, after the end of ctx for
+// up to about [Config.DrainTimeout]. It returns the error of f, or nil if ctx is done.
+func (s *shared) runOne(ctx context.Context, f func(ctx, graceCtx context.Context) error) error {
 	defer s.logLimiter.Close()
 	graceCtx, cut := s.graceContext(ctx, context.WithoutCancel(ctx))
 	defer cut()
-	err := do(ctx, graceCtx)
+	err := f(ctx, graceCtx)
 	s.wg.Wait()
 	if ctx.Err() != nil {
 		return nil

@@ -123,8 +123,8 @@ func (r *receiver) run(stopCtx, graceCtx context.Context) error {
 	r.changed.Broadcast()
 	r.mu.Unlock()
 	late := fmt.Errorf("the broker has not stored all received messages within %v after the connection had to end", r.s.cfg.DrainTimeout)
-	giveUp := time.AfterFunc(r.s.cfg.DrainTimeout, func() { r.onStored(0, late) })
-	defer giveUp.Stop()
+	timer := time.AfterFunc(r.s.cfg.DrainTimeout, func() { r.onStored(0, late) })
+	defer timer.Stop()
 	if storeErr := <-receiptsSent; storeErr != nil {
 		switch {
 		case errors.Is(storeErr, context.Canceled):
@@ -159,10 +159,10 @@ func (r *receiver) end(stopCtx context.Context, errorToPeer *stomp.ServerError, 
 	}
 }
 
-// openPublisher opens the broker's inbox. While the broker cannot be used, openPublisher
-// tries again, and nothing is read from the peer. If the connection ended instead, the
-// peer's pauses between attempts would grow, and the peer would connect again long after
-// the broker can be used again.
+// openPublisher opens a publisher of the broker. While the broker cannot be used,
+// openPublisher tries again, and nothing is read from the peer. If the connection ended
+// instead, the peer's pauses between attempts would grow, and the peer would connect again
+// long after the broker can be used again.
 func (r *receiver) openPublisher(capacityCtx context.Context) (broker.Publisher, error) {
 	for {
 		pub, err := r.s.cfg.Broker.Publish(capacityCtx, r.onStored)
@@ -324,7 +324,7 @@ func (r *receiver) nextReceipt() (receipt string, ok bool, err error) {
 	for _, id := range done {
 		r.receiptBytes -= len(id)
 	}
-	clear(done)           // frees the strings: the array that contains them may stay in use for long
+	clear(done)           // frees the strings: their array may stay in use for long
 	r.changed.Broadcast() // awaitReceiptSlot may wait for this
 	return receipt, true, nil
 }
@@ -338,17 +338,17 @@ const (
 	maxReceiptBytes = 64 << 10
 )
 
-// hasReceiptSlot reports whether there is room for another receipt. The caller holds
-// mu.
+// hasReceiptSlot reports whether another message may wait for its receipt. The caller
+// holds mu.
 func (r *receiver) hasReceiptSlot() bool {
 	return len(r.receipts.items) < maxReceipts && r.receiptBytes < maxReceiptBytes
 }
 
-// errPeerLeft is the error of a connection that breaks while it waits for capacity.
-var errPeerLeft = errors.New("the peer has left, or does not read")
+// errConnBroken is the error of a connection that breaks while it waits for capacity.
+var errConnBroken = errors.New("the peer has disconnected, or does not read")
 
-// newMessageLimiter returns a limiter of messages per second. Capacity that is not used
-// in a second can be used in the next.
+// newMessageLimiter returns a limiter of messages per second; 0 or less means no limit.
+// Capacity that is not used in a second can be used in the next.
 func newMessageLimiter(perSecond int) *rate.Limiter {
 	if perSecond <= 0 {
 		return rate.NewLimiter(rate.Inf, 1)
@@ -364,7 +364,7 @@ func (r *receiver) capacityContext(stopCtx context.Context) (context.Context, co
 	go func() {
 		select {
 		case <-r.server.Broken():
-			cancel(errPeerLeft)
+			cancel(errConnBroken)
 		case <-ctx.Done():
 		}
 	}()
@@ -372,8 +372,8 @@ func (r *receiver) capacityContext(stopCtx context.Context) (context.Context, co
 }
 
 // waitForCapacity waits until the next message may be read: until the peer is within
-// its rate, its messages in the inbox are within their quota, and there is room for a
-// receipt. Nothing is sent to the peer: it is slowed down by TCP backpressure.
+// its rate, its messages in the inbox are within their quota, and another message may wait
+// for its receipt. Nothing is sent to the peer: it is slowed down by TCP backpressure.
 func (r *receiver) waitForCapacity(ctx context.Context) error {
 	err := r.awaitReceiptSlot(ctx)
 	if err == nil && !r.peer.messageLimiter.Allow() {
@@ -391,8 +391,8 @@ func capacityError(ctx context.Context, err error) error {
 	switch {
 	case err == nil:
 		return nil
-	case errors.Is(context.Cause(ctx), errPeerLeft):
-		return errPeerLeft
+	case errors.Is(context.Cause(ctx), errConnBroken):
+		return errConnBroken
 	case ctx.Err() != nil:
 		return stomp.ErrStopped
 	default:
@@ -400,8 +400,8 @@ func capacityError(ctx context.Context, err error) error {
 	}
 }
 
-// awaitReceiptSlot waits until there is room for another receipt. It also returns nil
-// when the broker has failed: then run stops reading from the connection.
+// awaitReceiptSlot waits until hasReceiptSlot returns true. It also returns nil when the
+// broker has failed: then run stops reading from the connection.
 func (r *receiver) awaitReceiptSlot(ctx context.Context) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()

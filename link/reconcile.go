@@ -28,9 +28,9 @@ type reconciler struct {
 	bindSlots    chan struct{} // contains an element for each bind job that is running
 	bindsDone    chan *peer    // peers whose bind job is done
 	pendingBinds int           // bind jobs started and not received from bindsDone yet
-	fetches      chan struct{} // contains an element for each fetch of an info-bundle in progress
+	fetchSlots   chan struct{} // contains an element for each fetch of an info-bundle in progress
 
-	patternsStamp  *node.FileStamp       // of the recorded queue patterns, when they were last complete
+	patternsStamp  *node.FileStamp       // of the recorded queue patterns, at their last check
 	stompTOMLStamp *[2]node.FileStamp    // at the last check of the node's stomp.toml
 	health         atomic.Pointer[error] // see [Service.Health]
 	pulse          pulse.Pulse
@@ -38,10 +38,10 @@ type reconciler struct {
 
 func newReconciler(s *shared) *reconciler {
 	r := &reconciler{
-		shared:    s,
-		bindSlots: make(chan struct{}, maxBindJobs),
-		bindsDone: make(chan *peer),
-		fetches:   make(chan struct{}, maxFetches),
+		shared:     s,
+		bindSlots:  make(chan struct{}, maxBindJobs),
+		bindsDone:  make(chan *peer),
+		fetchSlots: make(chan struct{}, maxFetches),
 	}
 	r.setHealth(errNotServing)
 	return r
@@ -216,7 +216,7 @@ func (r *reconciler) applyDirectory(ctx, graceCtx context.Context, p *peer) erro
 	lastRead := *np
 	p.lastRead.Store(&lastRead)
 	if np.SubCA == nil {
-		return nil // the peer has not sent this node's peer certificate yet
+		return nil // this node has no peer certificate from the peer yet
 	}
 	view, err := View(d, np)
 	if err != nil {
@@ -230,19 +230,19 @@ func (r *reconciler) applyDirectory(ctx, graceCtx context.Context, p *peer) erro
 		}
 		return nil
 	}
-	queue, err := BindingOf(d, np, view, r.cfg.QueuePattern)
+	binding, err := BindingOf(d, np, view, r.cfg.QueuePattern)
 	if err != nil {
 		return err
 	}
 	if !r.cfg.AllQueues {
-		queue.Queues = queue.Queues[:1]
+		binding.Queues = binding.Queues[:1]
 	}
 	if np.Deactivated != "" {
-		if err := r.unbind(ctx, p, queue); err != nil {
+		if err := r.unbind(ctx, p, binding); err != nil {
 			return err
 		}
 		p.stopDrainers() // drainers of an earlier reconciliation may use an older view
-		r.startDrainers(ctx, graceCtx, p, view, append(slices.Clip(queue.Queues), p.former...))
+		r.startDrainers(ctx, graceCtx, p, view, append(slices.Clip(binding.Queues), p.former...))
 		return nil
 	}
 	p.pendingUpdate.Load().apply(np)
@@ -260,10 +260,10 @@ func (r *reconciler) applyDirectory(ctx, graceCtx context.Context, p *peer) erro
 		// bind the queues yet: if connections were rejected meanwhile, the peer's pauses
 		// between attempts would grow.
 		p.rebind = true
-		p.replaceState(&peerState{Peer: np, view: view, queue: queue})
+		p.replaceState(&peerState{Peer: np, view: view, binding: binding})
 	}
-	if old := p.state.Load(); old == nil || !equalQueue(old.queue, queue) || p.rebind {
-		if err := r.bind(ctx, p, queue); err != nil {
+	if old := p.state.Load(); old == nil || !equalBinding(old.binding, binding) || p.rebind {
+		if err := r.bind(ctx, p, binding); err != nil {
 			return err
 		}
 		p.rebind = false
@@ -277,16 +277,16 @@ func (r *reconciler) applyDirectory(ctx, graceCtx context.Context, p *peer) erro
 		np.Active = true
 	}
 	p.stopDrainers() // an operator may have undone a deactivation, although it is meant to be final
-	p.replaceState(&peerState{Peer: np, view: view, queue: queue})
-	r.startSenders(ctx, graceCtx, p, append(slices.Clip(queue.Queues), p.former...))
+	p.replaceState(&peerState{Peer: np, view: view, binding: binding})
+	r.startSenders(ctx, graceCtx, p, append(slices.Clip(binding.Queues), p.former...))
 	return nil
 }
 
-// keepQueuePatterns records the patterns of the names of queues again if the record has changed: the
-// directory may have been replaced by a copy without the record, or with an older one. If that
-// fails, for example because a command holds the directory's lock, the next poll tries again; the
-// service has logged at its start whether it can record the patterns. The directory must just
-// have been reconciled, so that it is that of this node.
+// keepQueuePatterns records the patterns of the names of queues again if the record has
+// changed: the directory may have been replaced by a copy without the record, or with an
+// older one. If recording fails, for example because a command holds the directory's lock,
+// the next poll tries again; the service has logged at its start whether it can record the
+// patterns. The directory must just have been reconciled, so that it is that of this node.
 func (r *reconciler) keepQueuePatterns(ctx context.Context) {
 	stamp := r.cfg.Dir.QueuePatternsStamp()
 	if !r.cfg.KeepQueuePatterns || r.patternsStamp != nil && stamp == *r.patternsStamp {
@@ -318,9 +318,9 @@ func (r *reconciler) checkOwnStompTOML() {
 	r.stompTOMLStamp = &stamp
 	switch err := r.cfg.Dir.CheckStompTOML(); {
 	case errors.Is(err, node.ErrUnpublished):
-		r.log.Warn("own stomp.toml is not what peers know", "err", err, "what_to_do", "make a new info-bundle (peerlink bundle create)")
+		r.log.Warn("own stomp.toml differs from the published one", "err", err, "what_to_do", "make a new info-bundle (peerlink bundle create)")
 	case err != nil:
-		r.log.Error("own stomp.toml can not be used, peers keep what they know", "err", err)
+		r.log.Error("own stomp.toml can not be used, peers continue to use the published one", "err", err)
 	case changed:
 		r.log.Info("own stomp.toml has changed, peers learn of it from an info-bundle that has it")
 	}

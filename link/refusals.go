@@ -19,13 +19,12 @@ const (
 	// maxRefusals is how often a message is sent to a peer that refuses it with an
 	// ERROR before it becomes a dead letter.
 	maxRefusals = 3
-	// maxRefusedMessages is how many refused messages are remembered. Remembering one
-	// would be enough if the peer refused the same message each time until the message
-	// is a dead letter.
+	// maxRefusedMessages is how many refused messages are recorded. One would be enough
+	// if the peer refused the same message each time until the message is a dead letter.
 	maxRefusedMessages = 32
-	// maxClockSkewWait is how long a message stays in its queue that the peer refuses
-	// because of a timestamp in the future, although the timestamp is not in the future
-	// by this node's clock. It gives the operators time to correct a clock.
+	// maxClockSkewWait is how long a message stays in its queue if the peer refuses it
+	// because of a timestamp in the future that is not in the future by this node's
+	// clock. In that time the operators can correct a clock.
 	maxClockSkewWait = 24 * time.Hour
 )
 
@@ -118,15 +117,15 @@ func (r *refusals) index(f fingerprint) int {
 }
 
 // A peer may answer a message with an ERROR that does not identify the message. The
-// unconfirmed messages are then sent again one at a time, the first of them after the
-// connection has been quiet for a moment. If there is an ERROR again, it refers to the
+// unconfirmed messages are then sent again one at a time, the first of them when the next
+// connection has been open for quietTime. If there is an ERROR again, it refers to the
 // only unconfirmed message, and not to the connection. It counts like an ERROR that
 // identifies the message, with one difference: the peer may have a fault that is
 // unrelated to the message, because of which it refuses the next messages as well, and
 // these must not all become dead letters.
 
-// quietTime is how long a connection must have been quiet before the first message to
-// which an ERROR may be attributed.
+// quietTime is how long a session must have been open, without an ERROR, before its first
+// message is sent, so that an ERROR may be attributed to the message.
 const quietTime = time.Second
 
 // The pauses between two dead letters due to ERRORs that identify no message grow from
@@ -165,7 +164,7 @@ func (se *session) refusedBy(refused *stomp.ServerError) (m sent, found bool) {
 		return sent{}, false
 	case len(se.sent.items) > 1 || !se.quiet:
 		se.sender.leftToSendSingly = len(se.sent.items)
-		se.sender.logThrottled(se.log, slog.LevelWarn, "the peer has answered with an ERROR that names no message: those under way are sent again one at a time", "err", refused.Message, "messages", len(se.sent.items))
+		se.sender.logThrottled(se.log, slog.LevelWarn, "the peer has answered with an ERROR that names no message: the unconfirmed messages are sent again one at a time", "err", refused.Message, "messages", len(se.sent.items))
 		return sent{}, false
 	}
 	se.sender.leftToSendSingly = max(se.sender.leftToSendSingly, 1)
@@ -205,8 +204,7 @@ func isTooManyConnections(err error) bool {
 	return errors.As(err, &refused) && tooManyText.MatchString(refused.Message)
 }
 
-// isInternalError reports whether a peer says in an ERROR that the fault is the peer's
-// own.
+// isInternalError reports whether an ERROR means that the peer itself has a fault.
 func isInternalError(refused *stomp.ServerError) bool {
 	return internalErrText.MatchString(refused.Message)
 }

@@ -25,7 +25,7 @@ type sender struct {
 	requestedAt            time.Time          // when the queue was last requested from that process
 	yieldedAt              time.Time          // when the queue was yielded to another process; zero once that process has taken it
 	keepUntil              time.Time          // the queue is not yielded before this time
-	rotating               bool               // the peer has rejected the last connection because it has too many, and that has been logged
+	takingTurns            bool               // the last connection was one too many for the peer
 	unreachable            bool               // the peer could not be reached at the last attempt
 	consecutiveDeadLetters int                // refused messages made dead letters since the peer last confirmed a message
 	leftToSendSingly       int                // how many messages to send one at a time, to find the one that the peer refuses
@@ -56,14 +56,13 @@ func (s *shared) newSender(p *peer, queue string) *sender {
 }
 
 const (
-	// batchSize is how many messages are taken from a queue at once.
+	// batchSize is the maximum number of messages received from a queue at once.
 	batchSize = 256
 	// steady is how long a connection must have lasted to count as a success even if no
 	// message was confirmed on it.
 	steady = 30 * time.Second
 	// maxConsecutiveDeadLetters is how many consecutive messages may be refused and
-	// made dead letters without growing pauses. A peer that refuses more of them is
-	// given time.
+	// made dead letters before the pauses between connections grow.
 	maxConsecutiveDeadLetters = 10
 )
 
@@ -117,7 +116,7 @@ func (sd *sender) pauseAfter(ctx context.Context, r *retries, ok bool, err error
 	}
 	sd.s.brokerTroubles.set(sd.queue, err)
 	// The order matters: broker.ErrInUse comes in a *brokerError, and is no failure.
-	// recordStandby and checkRotation change sd, too.
+	// recordStandby and mustTakeTurns change sd, too.
 	switch {
 	case errors.Is(err, errYielded):
 		r.succeeded()
@@ -136,7 +135,7 @@ func (sd *sender) pauseAfter(ctx context.Context, r *retries, ok bool, err error
 		return retryPause{time: pauseForBroker()}
 	case ok && errors.As(err, new(*certificateExpired)): // logged already
 		return retryPause{time: r.pause()}
-	case sd.checkRotation(err):
+	case sd.mustTakeTurns(err):
 		r.succeeded()
 		return retryPause{time: sd.s.turnPause(), freed: sd.peer.connTurns.freed}
 	}
@@ -191,21 +190,21 @@ func (sd *sender) requestAndPause(ctx context.Context) time.Duration {
 	return pause
 }
 
-// checkRotation reports whether the sender has to wait until another queue of the peer
+// mustTakeTurns reports whether the sender has to wait until another queue of the peer
 // ends its connection: because this sender's time slice is over, or because err means
 // that the peer accepts no more connections than it has from this process. In the second
 // case, it ends the oldest of these if its time slice is over. The first such error in a
 // row is logged.
-func (sd *sender) checkRotation(err error) bool {
+func (sd *sender) mustTakeTurns(err error) bool {
 	if errors.Is(err, errTimeSliceOver) {
 		return true
 	}
-	was := sd.rotating
-	sd.rotating = isTooManyConnections(err) && sd.peer.connTurns.endOldest(sd.s.cfg.ConnTimeSlice)
-	if sd.rotating && !was {
-		sd.log.Warn("the peer takes no more connections at once: its queues take turns", "err", err)
+	was := sd.takingTurns
+	sd.takingTurns = isTooManyConnections(err) && sd.peer.connTurns.endOldest(sd.s.cfg.ConnTimeSlice)
+	if sd.takingTurns && !was {
+		sd.log.Warn("the peer accepts no more connections at once: the queues that lead to it take turns", "err", err)
 	}
-	return sd.rotating
+	return sd.takingTurns
 }
 
 // attempt makes a connection and uses it until the connection ends. When an idle
@@ -320,7 +319,7 @@ func isPlannedEnd(cause error) bool {
 // open makes a connection to the peer and opens a STOMP session on it.
 func (sd *sender) open(ctx context.Context, st *peerState) (*session, error) {
 	if err := sd.s.cfg.Broker.CheckInUse(ctx, sd.queue); err != nil {
-		return nil, &brokerError{err} // checked before a connection is made: it would be useless
+		return nil, &brokerError{err} // checked before a connection is made, which would be useless
 	}
 	sd.s.brokerTroubles.set(sd.queue, nil) // connecting to the peer may take minutes
 	se, reached, err := sd.dial(ctx, st)
@@ -333,8 +332,8 @@ func (sd *sender) open(ctx context.Context, st *peerState) (*session, error) {
 }
 
 // dial is like open, but neither checks whether another process uses the queue, nor
-// records whether the peer was reached. reached is false only if no connection to the
-// peer could be made.
+// records whether the peer was reached. reached is false only if connect has failed: no
+// TLS connection to the peer could be made.
 func (sd *sender) dial(ctx context.Context, st *peerState) (se *session, reached bool, err error) {
 	if err := sd.s.checkClientChain(st); err != nil {
 		return nil, true, err

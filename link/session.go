@@ -25,7 +25,7 @@ type session struct {
 	log          *slog.Logger
 	since        time.Time // when it was opened
 	retrySoon    bool      // the next attempt may follow soon although the peer has refused a message: it was the message's first refusal, or an ERROR that named no message has made it a dead letter
-	quiet        bool      // the connection was quiet for quietTime before the first message
+	quiet        bool      // the session waits, or has waited, for quietTime before the first message
 	deadLetterer *deadLetterer
 
 	consumer broker.Consumer // set before the first message is sent
@@ -37,7 +37,7 @@ type session struct {
 
 // sent is a message that has been sent and is not confirmed.
 type sent struct {
-	tag uint64 // of the broker
+	tag uint64 // of the broker's delivery
 	fp  fingerprint
 }
 
@@ -176,7 +176,7 @@ func (se *session) pump(ctx context.Context, consumer broker.Consumer) error {
 			}
 			fp := se.sender.refusals.fingerprint(&d.Outgoing)
 			if err == nil {
-				if err = se.refusedTooOften(&d.Outgoing, fp); err != nil {
+				if err = se.checkRefusals(&d.Outgoing, fp); err != nil {
 					se.sender.consecutiveDeadLetters++
 				}
 			}
@@ -286,7 +286,7 @@ func (se *session) countRefusal(ctx context.Context, consumer broker.Consumer, e
 	}
 	if clockSkew {
 		// The message's timestamp, which sent does not contain, has to be compared with
-		// this node's clock. refusedTooOften does that before the message is sent again.
+		// this node's clock. checkRefusals does that before the message is sent again.
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, deadLetterTimeout)
@@ -297,7 +297,7 @@ func (se *session) countRefusal(ctx context.Context, consumer broker.Consumer, e
 	}
 	if err := consumer.DeadLetter(ctx, m.tag, "refused by the peer: "+refused.Message); err != nil {
 		se.log.Warn("message that the peer refuses can not be set aside now, it stays in the queue", "err", err)
-		return // at the next delivery, refusedTooOften returns an error for the message
+		return // at the next delivery, checkRefusals returns an error for the message
 	}
 	se.log.Error("message set aside, the peer refuses it", "err", refused.Message)
 	se.sender.peer.stats.setAside.Add(1)
@@ -305,14 +305,14 @@ func (se *session) countRefusal(ctx context.Context, consumer broker.Consumer, e
 	se.sender.consecutiveDeadLetters++
 }
 
-// refusedTooOften returns an error if the message must not be sent to the peer again.
+// checkRefusals returns an error if the message must not be sent to the peer again.
 //
 // A peer refuses a message whose timestamp is in the future. If the timestamp is not in
 // the future by this node's clock, the message is not at fault, but one of the two
 // clocks, which will be corrected. Then the peer accepts the message, and also the
 // messages behind it, which are younger and would be refused for the same reason. So the
 // message is sent again until the peer accepts it, for at most maxClockSkewWait.
-func (se *session) refusedTooOften(m *broker.Outgoing, fp fingerprint) error {
+func (se *session) checkRefusals(m *broker.Outgoing, fp fingerprint) error {
 	n, clockSkew := se.sender.refusals.count(fp, time.Now())
 	switch {
 	case n < maxRefusals:

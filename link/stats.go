@@ -103,11 +103,11 @@ func (s *peerStats) peerCertificates() []*x509.Certificate {
 	defer s.mu.Unlock()
 	var list []*x509.Certificate
 	for c := range s.conns {
-		known := c.leaf == nil
+		skip := c.leaf == nil
 		for _, l := range list {
-			known = known || l.Equal(c.leaf)
+			skip = skip || l.Equal(c.leaf)
 		}
-		if !known {
+		if !skip {
 			list = append(list, c.leaf)
 		}
 	}
@@ -124,12 +124,12 @@ const maxErrorText = 500
 type reason string
 
 const (
-	reasonOverload    reason = "overload"    // too many handshakes at once
-	reasonAbandoned   reason = "abandoned"   // the client sent nothing, or closed the connection: port scanners, health checks
-	reasonTimeout     reason = "timeout"     // the handshake took too long
+	reasonOverload    reason = "overload"    // too many connections or handshakes at once
+	reasonAbandoned   reason = "abandoned"   // closed by the client: port scanners, health checks
+	reasonTimeout     reason = "timeout"     // the ClientHello or the handshake took too long
 	reasonCertificate reason = "certificate" // no valid certificate chain
-	reasonProtocol    reason = "protocol"    // no TLS, an unsupported TLS version, or no certificate
-	reasonNoPeer      reason = "no_peer"     // the chain is valid, but there is no active link with that node, or the peer has too many connections
+	reasonProtocol    reason = "protocol"    // no TLS, unsupported version, no certificate, others
+	reasonNoPeer      reason = "no_peer"     // the chain is valid, but register has rejected the connection
 )
 
 // rejections counts the connections that ended before they were registered with a peer.
@@ -158,7 +158,7 @@ func (r *rejections) all() map[string]uint64 {
 	return all
 }
 
-// handshakeReason returns why a handshake has failed.
+// handshakeReason returns the reason for an error before the end of a handshake.
 func handshakeReason(err error) reason {
 	var rule pki.Rule
 	var timeout net.Error

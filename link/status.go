@@ -13,11 +13,11 @@ import (
 )
 
 // Status describes the links of a [Service] at one moment. Programs read its JSON form:
-// its names stay, new ones may be added.
+// the names in it stay, new ones may be added.
 type Status struct {
-	ID    string    `json:"id"`   // the node's own
-	Type  string    `json:"type"` // "accounting-authority", ...
-	Since time.Time `json:"since"`
+	ID    string    `json:"id"`    // the node's own
+	Type  string    `json:"type"`  // "accounting-authority", ...
+	Since time.Time `json:"since"` // when the service was made
 	// Trouble is the error of [Service.Health]; empty if there is none.
 	Trouble string `json:"-"`
 	// Rejected counts, by reason, the connections that ended before they were
@@ -65,7 +65,7 @@ type Counts struct {
 	Sent          uint64 `json:"sent"` // messages
 	SentBytes     uint64 `json:"sent_bytes"`
 	Confirmed     uint64 `json:"confirmed"` // messages sent that the peer has confirmed
-	Received      uint64 `json:"received"`
+	Received      uint64 `json:"received"`  // messages, valid or not
 	ReceivedBytes uint64 `json:"received_bytes"`
 	Stored        uint64 `json:"stored"`          // messages received that this node's broker has stored
 	Refused       uint64 `json:"refused"`         // messages received that were refused as invalid
@@ -132,7 +132,7 @@ const maxSilence = 30
 // the directory may be missing for a while.
 func (s *Service) Stalled() error {
 	if d := s.reconciler.pulse.Silence(); d > maxSilence*s.cfg.PollInterval {
-		return fmt.Errorf("the node's directory has not been looked at for %v, something there does not answer", d.Round(time.Second))
+		return fmt.Errorf("the node's directory has not been checked for %v: reading it, or another step of the check, hangs", d.Round(time.Second))
 	}
 	return nil
 }
@@ -155,7 +155,7 @@ func (p *peer) status(now time.Time) PeerStatus {
 	state, np := p.state.Load(), p.lastRead.Load()
 	if state != nil {
 		np = state.Peer
-		st.Queues = append(st.Queues, state.queue.Queues...)
+		st.Queues = append(st.Queues, state.binding.Queues...)
 	}
 	if np != nil {
 		st.Type, st.State, st.Deactivated = np.Identity.Type.String(), np.State(), np.Deactivated
@@ -202,9 +202,9 @@ type brokerTrouble struct {
 	since time.Time
 }
 
-// set records that an object cannot be used if err is an error of the broker. Any other error
-// says nothing against the broker, nor does [broker.ErrInUse]: what a peer does must not
-// determine the node's health.
+// set records that an object cannot be used, if err is a [*brokerError] other than
+// [broker.ErrInUse]. After any other error, or nil, the object counts as usable: what a peer
+// does must not determine the node's health.
 func (t *brokerTroubles) set(object string, err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()

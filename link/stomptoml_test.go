@@ -25,7 +25,7 @@ func TestOwnManifestChanges(t *testing.T) {
 
 	elsewhere := forward(t, m.authority.Addr)
 	m.manifest(elsewhere)
-	says(t, m.authority, "own stomp.toml is not what peers know", 1)
+	says(t, m.authority, "own stomp.toml differs from the published one", 1)
 	exchange(t, m.authority, m.other, 3)
 	if got := m.known().Stomp.Servers[0]; got != m.authority.Addr {
 		t.Errorf("the peer knows %s before it is published", got)
@@ -47,5 +47,5 @@ func TestOwnManifestAtStart(t *testing.T) {
 	n.Bundle(t)
 	n.WriteStompTOML("new.example.com:1234")
 	n.Start()
-	says(t, n, "own stomp.toml is not what peers know", 1)
+	says(t, n, "own stomp.toml differs from the published one", 1)
 }

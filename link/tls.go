@@ -30,7 +30,7 @@ func (a *acceptor) serverTLS(own *tls.Certificate, identify func(pki.Identity, [
 		SessionTicketsDisabled: true,
 		ClientAuth:             tls.RequireAnyClientCert,
 		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
-			if _, expired := firstExpired([]usedCertificate{{"server", own.Leaf}}, a.cfg.Now()); expired != nil {
+			if _, expired := firstToExpire([]usedCertificate{{"server", own.Leaf}}, a.cfg.Now()); expired != nil {
 				return nil, expired
 			}
 			return own, nil
@@ -124,8 +124,8 @@ func describeChain(chain []*x509.Certificate) string {
 	return strings.Join(parts, " < ")
 }
 
-// abort closes a connection whose other side does not cooperate, without waiting for writes.
-// Unsent data is dropped at once; the kernel would keep it for minutes.
+// abort closes a connection whose other side may not be responding, without waiting for writes.
+// The kernel, which would otherwise keep unsent data for minutes, drops it immediately.
 func abort(conn *peerConn) {
 	_ = setLinger(conn.NetConn(), 0) // on an error, the kernel keeps the data
 	conn.NetConn().Close()

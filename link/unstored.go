@@ -26,7 +26,7 @@ const (
 	// which stores many messages at once: 8 MiB, or 4,096 small messages, whether other
 	// peers are active or not.
 	maxUnstoredQuotas = 8 << 20
-	// minUnstored is how many bytes a small message counts as.
+	// minUnstored is the minimum number of bytes that a message counts as.
 	minUnstored = 2 << 10
 	// activeFor is how long a peer counts as active after it has sent a message.
 	activeFor = 2 * time.Second

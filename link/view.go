@@ -13,8 +13,8 @@ import (
 )
 
 // View returns the ranges of IDs in which a node and one of its peers exchange messages
-// (section "Subnets" of the messages specification). It fails if the peer is not
-// registered.
+// (section "Subnets" of the messages specification). It returns an error if the peer is not
+// registered, or a subnet is invalid.
 func View(d *node.Dir, p *node.Peer) (smp.View, error) {
 	v := smp.View{Owner: d.Identity().Type, Peer: p.Identity.Type}
 	var ownCreditors, peerCreditors, peerDebtors string
@@ -90,15 +90,14 @@ type QueuePattern string
 // DefaultQueuePattern gives names such as peer.1234abcd.0.
 const DefaultQueuePattern QueuePattern = "peer.{node-id}.{n}"
 
-// errQueuePattern is returned for a pattern that does not give every queue of every
-// peer its own name.
+// errQueuePattern is returned for a pattern that [ParseQueuePattern] does not accept.
 var errQueuePattern = errors.New("pattern for the names of queues is not usable")
 
 const (
 	nodeIDField = "{node-id}"
 	numberField = "{n}"
-	// maxPattern leaves room for the ID and the number in the 255 bytes of a
-	// name in AMQP.
+	// maxPattern is the maximum length of a pattern in bytes. The 255 bytes of a name in
+	// AMQP are then sufficient for the ID and the number, too.
 	maxPattern = 200
 )
 
@@ -129,7 +128,7 @@ func ParseQueuePattern(s string) (QueuePattern, error) {
 	return QueuePattern(s), nil
 }
 
-// Name returns the name of a peer's n-th queue.
+// Name returns the name of a peer's queue with the number n, counted from 0.
 func (p QueuePattern) Name(nodeID string, n int) string {
 	name := strings.NewReplacer(nodeIDField, nodeID, numberField, strconv.Itoa(n)).Replace(string(p))
 	if n > 0 && !strings.Contains(string(p), numberField) {
