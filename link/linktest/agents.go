@@ -28,8 +28,8 @@ type Agent struct {
 }
 
 // NewAgents makes creditors agents that are active peers of an accounting authority. On
-// Linux each reaches the authority by its own address (see [Network.DistinctSources]); the authority
-// listens on all of them once it is started.
+// Linux each agent connects to an address of the authority that no other agent uses (see
+// [Network.DistinctSources]); the authority listens on all of them once it is started.
 func NewAgents(t testing.TB, authority *Node, count int) []Agent {
 	t.Helper()
 	_, authorityPort, err := net.SplitHostPort(authority.Addr)
@@ -37,19 +37,19 @@ func NewAgents(t testing.TB, authority *Node, count int) []Agent {
 		t.Fatal(err)
 	}
 	address := func(int) string { return FreeAddress(t) }
-	authoritys := func(int) string { return authority.Addr }
+	authorityAddress := func(int) string { return authority.Addr }
 	if runtime.GOOS == "linux" { // elsewhere there is only 127.0.0.1
 		_, port, err := net.SplitHostPort(FreeAddress(t))
 		if err != nil {
 			t.Fatal(err)
 		}
 		address = func(i int) string { return fmt.Sprintf("127.20.%d.%d:%s", i/250, 1+i%250, port) }
-		authoritys = func(i int) string { return fmt.Sprintf("127.21.%d.%d:%s", i/250, 1+i%250, authorityPort) }
+		authorityAddress = func(i int) string { return fmt.Sprintf("127.21.%d.%d:%s", i/250, 1+i%250, authorityPort) }
 	}
 	addrs := make([]string, count)
 	members := nodetest.NewMembers(t, authority.Node, count, func(i int) (string, string) {
 		addrs[i] = address(i)
-		return addrs[i], authoritys(i)
+		return addrs[i], authorityAddress(i)
 	})
 	if runtime.GOOS == "linux" {
 		authority.Addr = net.JoinHostPort("0.0.0.0", authorityPort)
@@ -66,7 +66,7 @@ func NewAgents(t testing.TB, authority *Node, count int) []Agent {
 	return list
 }
 
-// MessageTo returns a message from the authority to the agent.
+// MessageTo returns the n-th message from the authority to the agent, see [Message].
 func (m *Agent) MessageTo(t testing.TB, authority *Node, n int) broker.Outgoing {
 	t.Helper()
 	subnet, err := strconv.ParseInt(m.Subnet, 16, 64)
@@ -84,7 +84,7 @@ func (m *Agent) Queue() string { return "peer." + m.ID + ".0" }
 // Agents runs the services of many agents, all in this process.
 type Agents struct {
 	members  []*agentService
-	rejected map[string]uint64 // by services that have ended
+	rejected map[string]uint64 // as in link.Status, by services that have ended
 	stop     context.CancelFunc
 	done     chan error // receives the result of each service
 }
@@ -214,13 +214,13 @@ func withoutDigits(err string) string {
 	}, err)
 }
 
-// Linked reports whether messages can be sent both ways.
+// Linked reports whether there are connections with the peer in both directions.
 func Linked(p *link.PeerStatus) bool {
-	there := make(map[string]bool)
+	connected := make(map[string]bool)
 	for _, c := range p.Connections {
-		there[c.Direction] = true
+		connected[c.Direction] = true
 	}
-	return there[link.Sending] && there[link.Receiving]
+	return connected[link.Sending] && connected[link.Receiving]
 }
 
 // AddRejected adds the rejections of a service to sum.

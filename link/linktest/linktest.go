@@ -48,7 +48,7 @@ func New(t testing.TB, kind nodetype.Type) *Node {
 	return NewOn(t, kind, Embedded)
 }
 
-// NewOn returns a node with an address on loopback.
+// NewOn returns a node with an address on loopback and the broker that on gives it.
 func NewOn(t testing.TB, kind nodetype.Type, on BrokerSetup) *Node {
 	t.Helper()
 	n := &Node{t: t, Addr: FreeAddress(t), Log: new(Log)}
@@ -236,7 +236,7 @@ func (n *Node) WaitDrained(to *Node, deadLetters int) (reasons []string) {
 	Eventually(n.t, "emptying the queue to "+to.Identity().String(), func() error {
 		waiting, why, err := n.apps.remaining(context.Background(), QueueTo(to))
 		if err == nil && (waiting > 0 || len(why) != deadLetters) {
-			err = fmt.Errorf("%d messages are left, and were set aside: %q", waiting, why)
+			err = fmt.Errorf("%d messages are left; the reasons of the dead letters are %q", waiting, why)
 		}
 		reasons = why
 		return err

@@ -145,7 +145,8 @@ func (c *memoryConsumer) Confirm(tag uint64) error {
 	return nil
 }
 
-// Exclude fails: the messages of tests can be sent.
+// Exclude always fails: it is called only for messages that cannot be sent, and tests with
+// this broker have none.
 func (c *memoryConsumer) Exclude(uint64) error { return broker.ErrClosed }
 
 func (c *memoryConsumer) DeadLetter(context.Context, uint64, string) error { return broker.ErrClosed }

@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// Network is a listener that counts the handshakes that its node begins, and that can be
-// cut like a network. It must be set up before it is used.
+// Network is a listener that records when its node begins handshakes, and that can be cut
+// like a network. Its fields must be set before it is used.
 type Network struct {
 	net.Listener
 	// DistinctSources makes connections to different addresses of this machine come from
@@ -22,7 +22,7 @@ type Network struct {
 	begun []time.Time
 }
 
-// Accept waits for the next connection. There is none while the network is cut.
+// Accept waits for the next connection. Connections made while the network is cut are reset.
 func (l *Network) Accept() (net.Conn, error) {
 	for {
 		conn, err := l.Listener.Accept()
@@ -69,7 +69,7 @@ func (l *Network) Mend() {
 	l.cut = false
 }
 
-// Begun returns when the node has begun its handshakes after since.
+// Begun returns the times, not before since, at which the node has begun handshakes.
 func (l *Network) Begun(since time.Time) []time.Time {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -77,7 +77,8 @@ func (l *Network) Begun(since time.Time) []time.Time {
 	return slices.Clone(l.begun[i:])
 }
 
-// Busiest returns the maximum number of moments, which are in order, within a period.
+// Busiest returns the maximum number of moments in any period of the length within. The
+// moments must be sorted.
 func Busiest(moments []time.Time, within time.Duration) (most int) {
 	first := 0
 	for i, t := range moments {
