@@ -70,8 +70,8 @@ type Config struct {
 	// if the limit of open files is low.
 	MaxPendingConns int // connections without a complete ClientHello; 4,096
 	// MaxHandshakes is the number of concurrent handshakes; 256. A quarter of them is
-	// reserved for sources that have few handshakes. Four times as many connections may
-	// wait for their handshake.
+	// reserved for sources that have few handshakes. Four times as many connections, 1,024
+	// at most, may wait for their handshake.
 	MaxHandshakes    int
 	MaxHandshakeRate int // handshakes begun per second; 200
 	MaxConnsPerPeer  int // concurrent connections from one peer; 10

@@ -319,7 +319,8 @@ type verifySemaphore struct {
 
 func newVerifySemaphore() *verifySemaphore { return &verifySemaphore{free: runtime.GOMAXPROCS(0)} }
 
-// acquire waits for a slot. The caller must call release to free the slot.
+// acquire waits for a slot. known means that the chain has the root key of a known peer. The
+// caller must call release to free the slot.
 func (v *verifySemaphore) acquire(known bool) (release func()) {
 	v.mu.Lock()
 	if v.free > 0 {

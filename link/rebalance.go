@@ -22,7 +22,7 @@ const (
 	// maxRequests is the maximum number of outstanding requests of a service.
 	maxRequests = 8
 	// keepTime is how long a service keeps a queue that it has yielded and that no
-	// other service has taken: the other service may be unable to reach the peer.
+	// other service has acquired: the other service may be unable to reach the peer.
 	keepTime = 10 * time.Minute
 )
 
@@ -103,7 +103,7 @@ func (r *rebalancer) beginRequest(sd *sender, now time.Time) (held int, ok bool)
 // requests it. When the queue is yielded to that service, it calls onYield. The caller
 // calls done before it closes the consumer.
 func (sd *sender) watchQueueRequests(consumer broker.Consumer, onYield func()) (done func()) {
-	if !sd.yieldedAt.IsZero() { // this service has yielded the queue, but no other has taken it
+	if !sd.yieldedAt.IsZero() { // this service has yielded the queue, but no other has acquired it
 		sd.yieldedAt, sd.keepUntil = time.Time{}, time.Now().Add(keepTime)
 	}
 	held := sd.s.rebalancer.addHeld(sd)

@@ -23,7 +23,7 @@ type sender struct {
 	refusals               *refusals          // how often the peer has refused each message
 	standby                bool               // another process sends from the queue, and that has been logged
 	requestedAt            time.Time          // when the queue was last requested from that process
-	yieldedAt              time.Time          // when the queue was yielded to another process; zero once that process has taken it
+	yieldedAt              time.Time          // when the queue was yielded to another process; zero once that process has acquired it
 	keepUntil              time.Time          // the queue is not yielded before this time
 	takingTurns            bool               // the last connection was one too many for the peer
 	unreachable            bool               // the peer could not be reached at the last attempt
@@ -73,7 +73,7 @@ func (sd *sender) run(ctx, graceCtx context.Context) {
 	defer sd.s.brokerTroubles.set(sd.queue, nil)
 	r := sd.s.newRetries()
 	for ctx.Err() == nil {
-		// The channels are taken before the attempt, so that run also notices an event
+		// The channels are obtained before the attempt, so that run also notices an event
 		// that happens during the attempt.
 		changed, connected, renewed := sd.peer.stateReplaced.Next(), sd.peer.connected.Next(), sd.s.cfg.Certificate.renewed.Next()
 		ok, err := sd.attempt(ctx, graceCtx)
