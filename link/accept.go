@@ -147,13 +147,20 @@ func (a *acceptor) readBeginning(tcp net.Conn) (*helloConn, error) {
 func (a *acceptor) awaitHandshakeSlot(ctx context.Context, conn net.Conn) (*handshake, error) {
 	ctx, cancel := context.WithTimeout(ctx, a.cfg.HandshakeTimeout/2)
 	defer cancel()
-	return a.handshakes.acquire(ctx, conn)
+	h, err := a.handshakes.acquire(ctx, conn)
+	if errors.Is(err, context.DeadlineExceeded) {
+		err = errTooMany
+	}
+	return h, err
 }
 
 // recordUnauthenticated counts and logs a connection that ended before the client was
 // authenticated. Those that the client has closed, as port scanners and the health checks
 // of load balancers do, are not logged.
 func (a *acceptor) recordUnauthenticated(remote net.Addr, err error) {
+	if errors.Is(err, context.Canceled) {
+		return // the service stops
+	}
 	why := handshakeReason(err)
 	a.rejected.count(why)
 	level, text, kind := slog.LevelWarn, "handshake failed", handshakeFault(err)
