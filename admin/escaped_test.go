@@ -11,7 +11,7 @@ import (
 // terminal on which a response is shown.
 func TestAnswersAreEscaped(t *testing.T) {
 	w := httptest.NewRecorder()
-	escaped(func(w http.ResponseWriter, _ *http.Request) {
+	escapeControls(func(w http.ResponseWriter, _ *http.Request) {
 		w.WriteHeader(http.StatusServiceUnavailable)
 		fmt.Fprint(w, "a → \u202e\u009b\x1b[2J")
 	})(w, httptest.NewRequest("GET", "/", nil))

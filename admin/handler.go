@@ -22,12 +22,12 @@ func (s *Server) handler(exposed bool) http.Handler {
 	mux := http.NewServeMux()
 	// A response whose size depends on the node, or which takes time to compute, is
 	// buffered.
-	mux.HandleFunc("GET /{$}", httplimit.Buffered(escaped(s.page)))
+	mux.HandleFunc("GET /{$}", httplimit.Buffered(escapeControls(s.page)))
 	mux.HandleFunc("GET /style.css", style)
-	mux.HandleFunc("GET /links", httplimit.Buffered(escaped(s.getLinks)))
+	mux.HandleFunc("GET /links", httplimit.Buffered(escapeControls(s.getLinks)))
 	mux.HandleFunc("GET /metrics", httplimit.Buffered(s.metrics))
 	mux.HandleFunc("GET /healthz", httplimit.Buffered(s.health))
-	mux.HandleFunc("GET /readyz", httplimit.Buffered(escaped(s.ready)))
+	mux.HandleFunc("GET /readyz", httplimit.Buffered(escapeControls(s.ready)))
 	mux.HandleFunc("GET /log-level", s.getLevel)
 	if exposed {
 		return securityHeaders(mux)
@@ -36,9 +36,9 @@ func (s *Server) handler(exposed bool) http.Handler {
 	return rejectForeignHost(http.NewCrossOriginProtection().Handler(securityHeaders(mux)))
 }
 
-// escaped escapes the output of a handler for display in browsers and terminals: parts of
-// it were written by peers.
-func escaped(next http.HandlerFunc) http.HandlerFunc {
+// escapeControls escapes control characters, invisible characters and invalid UTF-8 in the
+// output of a handler, because parts of it were written by peers. It does not escape HTML.
+func escapeControls(next http.HandlerFunc) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		out := terminal.NewWriter(w)
 		defer out.Flush()

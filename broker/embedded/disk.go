@@ -95,15 +95,15 @@ func (d *disk) hasRoomForReserve(size int64) bool {
 	return d.measure() >= size+2*d.window()
 }
 
-// warnIfSmall logs a warning if the free space is smaller than the quota of a single peer:
-// such a peer could fill the disk, which would stop all other peers too.
+// warnIfSmall logs a warning if the free space beyond minFree is smaller than the quota of a
+// single peer: such a peer could fill the disk, which would stop all other peers too.
 func (d *disk) warnIfSmall(quota int64) {
 	if quota <= 0 || d.minFree <= 0 {
 		return
 	}
 	if free, err := d.freeBytes(); err == nil && free-d.minFree < quota {
-		d.log.Warn("the disk has less space than the quota of one peer, and could be full before that peer reaches its quota: lower the quota, or free space",
-			"free", free, "peer_quota", quota)
+		d.log.Warn("the disk has less space for messages of peers than the quota of one peer, and could be full before that peer reaches its quota: lower the quota, or free space",
+			"free", free, "kept_free", d.minFree, "peer_quota", quota)
 	}
 }
 
@@ -152,7 +152,7 @@ func (d *disk) isShort() bool {
 	return d.short
 }
 
-// check measures the free space, and begins or ends d.almostFull; freeInFile is how many
+// check measures the free space, and sets or clears d.almostFull; freeInFile is how many
 // bytes of the file are free.
 func (d *disk) check(freeInFile int64, r *reserve) {
 	d.mu.Lock()
@@ -171,10 +171,15 @@ func (d *disk) check(freeInFile int64, r *reserve) {
 			d.almostFull = &Trouble{Since: time.Now()}
 		}
 		d.almostFull = &Trouble{Since: d.almostFull.Since, Err: r.err}
+	case full && d.almostFull == nil && r.missing:
+		d.almostFull = &Trouble{Since: time.Now(), Err: fmt.Errorf(
+			"%d bytes are free on the disk, and %d must be free to make the reserve of the message store again: no message is stored before that; free disk space, or let the applications consume their messages",
+			free, r.size+2*d.window())}
+		d.log.Warn("the disk is full, nothing is stored until the reserve of the message store can be made again", "free", free, "expected", r.size+2*d.window())
 	case full && d.almostFull == nil:
 		d.almostFull = &Trouble{Since: time.Now(), Err: fmt.Errorf(
-			"%d bytes are free on the disk and %d in the file, and at least %d must be free in total, including the space for messages of applications: messages of peers are accepted only as fast as applications consume them; free disk space, or let the applications consume their messages",
-			free, freeInFile, d.minFree)}
+			"%d bytes are free on the disk and %d in the file, and at least %d must be free in total, %d of them on the disk: messages of peers are accepted only as fast as applications consume them; free disk space, or let the applications consume their messages",
+			free, freeInFile, d.minFree, d.floor(fromApplication))}
 		d.log.Warn("the disk is almost full, messages of peers are accepted only as fast as applications consume them", "free", free, "free_in_file", freeInFile, "expected", d.minFree)
 	case !full && d.almostFull != nil:
 		d.almostFull = nil

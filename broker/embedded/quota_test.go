@@ -225,14 +225,14 @@ func TestQuotaWithoutSpace(t *testing.T) {
 	openTest(t, Options{PeerQuota: 1, MinFree: 1, Logger: slog.New(log)})
 	openTest(t, Options{PeerQuota: math.MaxInt64, Logger: slog.New(log)}) // without MinFree there is no limit to protect
 	openTest(t, Options{PeerQuota: math.MaxInt64, MinFree: 1, Logger: slog.New(log)})
-	log.want(t, "WARN the disk has less space than the quota of one peer")
+	log.want(t, "WARN the disk has less space for messages of peers than the quota")
 	// MinFree does not count as free.
 	half := Options{MinFree: 1000 << 20, Logger: slog.New(log), freeBytes: func(string) (int64, error) { return 1500 << 20, nil }}
 	half.PeerQuota = 500 << 20
 	openTest(t, half)
 	half.PeerQuota++
 	openTest(t, half)
-	log.want(t, "WARN the disk has less space than the quota of one peer")
+	log.want(t, "WARN the disk has less space for messages of peers than the quota")
 	if len(log) > 0 {
 		t.Errorf("also logged: %v", <-log)
 	}

@@ -9,15 +9,15 @@ import (
 	"peerlink/broker"
 )
 
-// tx is the current transaction; operations use its methods. Added and removed messages
-// are collected, and written by finish: statements for many rows are cheaper than many
-// statements.
+// tx is the current transaction; operations use its methods. put and remove collect messages, to
+// write many of them with one statement, which is cheaper; finish writes the rest. The other
+// methods execute their statements immediately.
 type tx struct {
 	*writeConn
 	now         int64                   // Unix milliseconds
 	queues      map[int64]*queueChanges // the queues with changes, by ID
-	usageChange map[string]int64        // by peer: change of the size of its received messages, in bytes
-	usage       map[string]int64        // by peer: size of its received messages, in bytes, after finish
+	usageChange map[string]int64        // by sending peer: change of the total size, in bytes, of the stored messages from it
+	usage       map[string]int64        // by sending peer: total size, in bytes, of the stored messages from it; set by finish
 	inserts     int                     // number of rows that are bound to insertMany, and not inserted yet
 }
 
@@ -28,7 +28,7 @@ type queueChanges struct {
 	first              uint64   // sequence number of added[0], unless movedBack
 	added              []row    // new messages, without those that were moved back
 	movedBack          bool     // dead letters were moved back to the queue
-	removed            []uint64 // sequence numbers of messages to remove, unsorted
+	removed            []uint64 // sequence numbers passed to remove, unsorted
 }
 
 func newTx(w *writeConn) *tx {
@@ -105,8 +105,8 @@ func (t *tx) put(q *queueChanges, r row) error {
 	return err
 }
 
-// remove removes single messages from a queue; freed is, by sending peer, the size in bytes
-// of those that were received from the peer.
+// remove removes single messages from a queue; freed maps each sending peer to the total size,
+// in bytes, of those that were received from it.
 func (t *tx) remove(queue string, seqs []uint64, freed map[string]int64) error {
 	q, err := t.queue(queue)
 	if err != nil {
@@ -139,8 +139,8 @@ func (t *tx) removeThrough(queue string, seq uint64, except []uint64) error {
 	return t.removeBetween(q, first, seq)
 }
 
-// firstSeq returns the sequence number of the first message of a queue, and 0 if the queue
-// is empty or does not exist.
+// firstSeq returns the sequence number of the first message of a queue, or 0 if the queue is
+// empty or does not exist. It does not take collected changes into account.
 func (t *tx) firstSeq(queue string) (uint64, error) {
 	q, err := t.queue(queue)
 	if isOpError(err) {
@@ -240,7 +240,7 @@ func (t *tx) finish() error {
 	return t.writeUsage()
 }
 
-// writeUsage updates the sizes of the peers' messages in the file, and sets t.usage.
+// writeUsage updates the stored total sizes of the messages from each peer, and sets t.usage.
 func (t *tx) writeUsage() error {
 	t.usage = make(map[string]int64, len(t.usageChange))
 	for peer, n := range t.usageChange {

@@ -51,15 +51,15 @@ func (b *Broker) UnbindFormer(ctx context.Context, q broker.PeerBinding, former 
 	return waiting, nil
 }
 
-// Unbind removes the binding of the peer's exchange. The exchange, the queues, and their
-// messages stay.
+// Unbind removes the binding of the peer's exchange to the exchange of outgoing messages. Both
+// exchanges, the queues with their bindings, and the messages stay.
 func (b *Broker) Unbind(ctx context.Context, q broker.PeerBinding) error {
 	err := checkPeerBinding(q, b.opts.DeadLetterSuffix)
 	if err == nil {
 		err = b.changeObjects(ctx, func() error { return b.unbindObjects(ctx, q) })
 	}
 	if err != nil {
-		return fmt.Errorf("unbind queues of peer %s: %w", q.PeerID, err)
+		return fmt.Errorf("unbind exchange of peer %s: %w", q.PeerID, err)
 	}
 	return nil
 }
@@ -177,10 +177,10 @@ const anyEpoch = math.MaxInt
 
 // restoreBindings repeats the declaration for the peer of a queue if RabbitMQ was unreachable
 // since it was made. After RabbitMQ was killed, or restored from a backup, queues may exist
-// without their bindings, and RabbitMQ returns all messages for them. The queue can be consumed
+// without their bindings, and RabbitMQ returns all messages for them as unroutable. The queue can be consumed
 // even if restoreBindings fails, so errors are only logged.
 func (b *Broker) restoreBindings(ctx context.Context, queue string) {
 	if _, err := b.declareAgain(ctx, queue, b.health.currentEpoch()); err != nil && ctx.Err() == nil {
-		b.log.Warn("bindings may be missing in RabbitMQ since the connection to it was lost", "queue", queue, "err", err)
+		b.log.Warn("the bindings could not be declared again after the connection to RabbitMQ was lost, some may be missing", "queue", queue, "err", err)
 	}
 }

@@ -67,7 +67,7 @@ func (p *probe) recordResult(permitted bool, err error) {
 	switch {
 	case hasReplyCode(err, amqp.AccessRefused):
 		if p.lastRefused == nil {
-			log.Warn("RabbitMQ does not permit probes: an alarm of RabbitMQ is not noticed before a message is to be stored; its user needs all permissions for queues amq.gen-*, see docs/queues.md", "err", err)
+			log.Warn("RabbitMQ does not permit probes: an alarm of RabbitMQ is noticed only when a message is published; its user needs all permissions for queues amq.gen-*, see docs/queues.md", "err", err)
 		}
 		p.lastRefused = &refusedProbe{p.broker.publishing.latest(), time.Now()}
 	case permitted && p.lastRefused != nil:
@@ -76,8 +76,10 @@ func (p *probe) recordResult(permitted bool, err error) {
 	}
 }
 
-// publish publishes a message. permitted reports whether RabbitMQ has permitted the previous
-// message. RabbitMQ answers only if it does not permit a message: it closes the channel.
+// publish publishes a message. RabbitMQ answers only if it does not permit a message: it closes
+// the channel. permitted reports whether the channel of an earlier call is still open, that is,
+// whether RabbitMQ has not refused a message on it. If permitted is false, err is set if RabbitMQ
+// has refused; without such an error, it is not known.
 func (p *probe) publish(ctx context.Context) (permitted bool, err error) {
 	if p.current != nil && p.current.IsClosed() {
 		ended := p.current.ended

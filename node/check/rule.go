@@ -64,8 +64,8 @@ const (
 	RuleLifetime Rule = "cert.lifetime"
 	// RuleBasicConstraints: critical; CA:true, or CA:false for servers.
 	RuleBasicConstraints Rule = "cert.basic-constraints"
-	// RulePathLen: no path length in a root certificate, or at least 1; in peer
-	// certificates the reference writes 0.
+	// RulePathLen: 0 in a peer certificate, as in the reference; none, or at least 1, in a root
+	// certificate.
 	RulePathLen Rule = "cert.path-length"
 	// RuleKeyUsage: critical; keyCertSign, or digitalSignature and
 	// keyEncipherment for servers.

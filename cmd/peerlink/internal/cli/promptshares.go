@@ -37,7 +37,7 @@ func (a *app) promptShares(ctx context.Context, root crypto.PublicKey) ([]*keysh
 			a.printMessage("\nShare %d: type its lines of words, or paste the text of its QR code. Type all lines of one page. Of every other page, lines 1 to %d are enough; then press Enter twice.", len(t.shares)+1, keyshare.ShareLines)
 		}
 		s, err := t.readShare()
-		if errors.Is(err, errInterrupted) {
+		if errors.Is(err, errInterrupted) { // also at the end of the input
 			return nil, err
 		}
 		if err == nil {

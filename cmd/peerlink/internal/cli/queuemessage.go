@@ -41,12 +41,12 @@ func (k *queueAdmin) deadLetters(ctx context.Context, queues []peerQueue) iter.S
 
 func noQueueError(q peerQueue) error {
 	if q.peerID == "" {
-		return fmt.Errorf("there is no peer %q and no queue of this name (\"peerlink queue list\" has them)", q.name)
+		return fmt.Errorf("there is no peer %q and no queue of this name (\"peerlink queue list\" lists the queues)", q.name)
 	}
 	return fmt.Errorf("there is no queue %s yet, \"peerlink serve\" makes it: are --broker, --queue-pattern and --state the same as the service's?", q.name)
 }
 
-// messageLine is a dead letter in JSON.
+// messageLine is the JSON form of a dead letter, without its body.
 type messageLine struct {
 	Queue       string    `json:"queue"`
 	ID          string    `json:"id"`
