@@ -65,7 +65,9 @@ func SelfSign(id Identity, key crypto.Signer, serial *big.Int, now time.Time) (*
 
 // SignServer makes a server certificate for the public key in the request. The request
 // must be signed with that key, and its subject must be the node itself. Nothing else in
-// the request is used. validity must be positive; a year is usual.
+// the request is used. The key must not be the root key. The certificate is valid from five
+// minutes before now until validity after now, which must not be after the end of the root
+// certificate; a year is usual.
 func (a *Authority) SignServer(csr *x509.CertificateRequest, serial *big.Int, now time.Time, validity time.Duration) (*x509.Certificate, error) {
 	self, err := a.check(now)
 	if err != nil {
@@ -114,7 +116,7 @@ func (a *Authority) SignServer(csr *x509.CertificateRequest, serial *big.Int, no
 // is valid for 365,000 days. Nodes of the two types must be able to be peers, and the
 // subnet must be valid for the types ([CheckSubnet]).
 //
-// If there is no subnet, SignPeer omits the nsComment, whereas the reference writes an
+// If subnet is "", SignPeer omits the nsComment, whereas the reference writes an
 // empty one. The specification defines the nsComment only in certificates from
 // accounting authorities.
 func (a *Authority) SignPeer(peerRoot *x509.Certificate, subnet string, serial *big.Int, now time.Time) (*x509.Certificate, error) {

@@ -55,12 +55,12 @@ func CheckRoot(cert *x509.Certificate, now time.Time) (Identity, error) {
 }
 
 // CheckPeer checks that a certificate is a peer certificate that the node with the root
-// certificate issuerRoot has issued to the holder, the node with ownRoot. The
+// certificate issuerRoot has issued to the holder, the node with holderRoot. The
 // certificate must have the holder's exact name and key, be able to sign the holder's
 // server certificates, be valid for at least 500 more years, and have a subnet that is
-// valid for the node types ([CheckSubnet]). CheckPeer returns the subnet. The error is a
-// [*VerifyError], unless the subnet is invalid.
-func CheckPeer(cert, issuerRoot, ownRoot *x509.Certificate, now time.Time) (subnet string, err error) {
+// valid for the node types ([CheckSubnet]). CheckPeer returns the subnet, or "" if the issuer
+// is an agent. The error is a [*VerifyError], unless the subnet is invalid.
+func CheckPeer(cert, issuerRoot, holderRoot *x509.Certificate, now time.Time) (subnet string, err error) {
 	fail := func(rule Rule, detail string) (string, error) {
 		return "", &VerifyError{Rule: rule, Cert: cert, Detail: detail}
 	}
@@ -68,15 +68,15 @@ func CheckPeer(cert, issuerRoot, ownRoot *x509.Certificate, now time.Time) (subn
 	if err != nil {
 		return "", err
 	}
-	own, err := CheckRoot(ownRoot, now)
+	holder, err := CheckRoot(holderRoot, now)
 	if err != nil {
 		return "", err
 	}
 	switch {
-	case !bytes.Equal(cert.RawSubject, ownRoot.RawSubject):
-		return fail(ruleSubject, fmt.Sprintf("expected a certificate for %v, with the subject byte for byte as in its root certificate", own))
-	case !sameKey(cert.PublicKey, ownRoot.PublicKey):
-		return fail(ruleSubject, fmt.Sprintf("the public key is not the root key of %v", own))
+	case !bytes.Equal(cert.RawSubject, holderRoot.RawSubject):
+		return fail(ruleSubject, fmt.Sprintf("expected a certificate for %v, with the subject byte for byte as in its root certificate", holder))
+	case !sameKey(cert.PublicKey, holderRoot.PublicKey):
+		return fail(ruleSubject, fmt.Sprintf("the public key is not the root key of %v", holder))
 	case !bytes.Equal(cert.RawIssuer, issuerRoot.RawSubject):
 		return fail(ruleIssuer, fmt.Sprintf("expected a certificate issued by %v", issuer))
 	case cert.NotAfter.Year() < now.UTC().Year()+minPeerYears:
@@ -92,23 +92,23 @@ func CheckPeer(cert, issuerRoot, ownRoot *x509.Certificate, now time.Time) (subn
 	}); err != nil {
 		return "", err
 	}
-	if err := checkOwnConstraint(cert); err != nil {
+	if err := checkHolderPermitted(cert); err != nil {
 		return "", err
 	}
 	subnet, _, err = SubnetComment(cert)
 	if err != nil {
 		return "", err
 	}
-	// The comment has no meaning if the issuer is an agent; the reference ignores it.
+	// A subnet from an agent has no meaning; the reference ignores it.
 	if issuer.Type.IDDerived() {
 		return "", nil
 	}
-	return subnet, CheckSubnet(issuer, own, subnet)
+	return subnet, CheckSubnet(issuer, holder, subnet)
 }
 
-// checkOwnConstraint checks that the certificate has a name constraint that permits the
-// holder to sign certificates in its own name.
-func checkOwnConstraint(cert *x509.Certificate) error {
+// checkHolderPermitted checks that the certificate has name constraints, and that these let
+// the holder sign certificates in its own name. They may permit other names too.
+func checkHolderPermitted(cert *x509.Certificate) error {
 	names, err := namesOf(cert)
 	if err != nil {
 		return &VerifyError{Rule: ruleNameConstraints, Cert: cert, Detail: "names", Err: err}

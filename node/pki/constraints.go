@@ -152,7 +152,8 @@ func (g generalName) marshal(b *cryptobyte.Builder) {
 
 // check checks that the constraints on directory names allow a certificate with these names.
 // A name within a subtree begins with the attributes of its base. If it cannot be decided
-// whether it does, the name is refused.
+// whether it does, the name is refused. check also refuses an emailAddress attribute if there
+// are constraints on e-mail addresses.
 func (nc *nameConstraints) check(names *certNames) error {
 	for _, n := range names.directory() {
 		within, constrained := false, false
@@ -163,11 +164,11 @@ func (nc *nameConstraints) check(names *certNames) error {
 			}
 		}
 		if constrained && !within {
-			return fmt.Errorf("the name %v is not permitted by the name constraints of a CA above the certificate", n)
+			return fmt.Errorf("the name %v is not permitted by the name constraints of a CA certificate", n)
 		}
 		for _, base := range nc.excluded {
 			if base.tag == tagDirectoryName && base.dir.contains(n) != differs {
-				return fmt.Errorf("the name %v is excluded by the name constraints of a CA above the certificate", n)
+				return fmt.Errorf("the name %v is excluded by the name constraints of a CA certificate", n)
 			}
 		}
 	}

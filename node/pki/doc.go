@@ -50,7 +50,7 @@
 // Root keys are written as PKCS#8 encrypted with a passphrase, server keys as unencrypted
 // PKCS#8 ([EncodeEncryptedKey], [EncodeKey]). [DecodeKey] also reads the formats of
 // current and earlier versions of OpenSSL. The hash of all signatures is SHA-256. Weak
-// keys are refused everywhere: RSA keys of less than 2048 bits, and elliptic curves other
+// keys are refused everywhere except by [Verify]: RSA keys of less than 2048 bits, and elliptic curves other
 // than P-256, P-384 and P-521. Servers of peers may also have Ed25519 keys.
 //
 // # Errors

@@ -122,8 +122,8 @@ func sameKey(a, b crypto.PublicKey) bool {
 }
 
 // SignData signs data as "openssl dgst -sha256 -sign" does: with SHA-256, and RSA PKCS #1
-// v1.5 or ECDSA in ASN.1. It is used for info-bundles. It fails if data begins like a
-// certificate.
+// v1.5 or ECDSA in ASN.1. It is used for info-bundles. It fails if the first byte of data is
+// 0x30 (ASCII "0"), as that of a certificate.
 func SignData(key crypto.Signer, data []byte) ([]byte, error) {
 	if err := checkPublicKey(key.Public()); err != nil {
 		return nil, err

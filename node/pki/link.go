@@ -10,8 +10,9 @@ import (
 // VerifyServer verifies the certificates, in DER, that a server has presented to this
 // node, which is connecting to peer. It trusts only the peer's root certificate: the
 // first certificate must be a server certificate in the peer's name, signed with the
-// peer's root key. Further certificates are ignored. VerifyServer returns the chain, with
-// the server's certificate first. The error is a [*VerifyError].
+// peer's root key. Further certificates are not used, but must be well-formed, and count for
+// the limits. VerifyServer returns the chain, with the server's certificate first. The error is
+// a [*VerifyError].
 //
 // VerifyServer and [VerifyClient] do not prove that the other side has the private key;
 // TLS does.

@@ -242,8 +242,8 @@ func (r rdn) compare(s rdn) match {
 	return m
 }
 
-// contains reports whether the subtree with the base n contains the name o, which is the
-// case if o begins with the RDNs of n (RFC 5280, section 4.2.1.10).
+// contains compares n with the first RDNs of o. The result is equals if the subtree with the
+// base n contains the name o (RFC 5280, section 4.2.1.10), and differs if it does not.
 func (n name) contains(o name) match {
 	if len(n) > len(o) {
 		return differs

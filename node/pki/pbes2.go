@@ -142,7 +142,7 @@ func (e *encryption) setKDF(s cryptobyte.String) error {
 	}
 	if !s.ReadASN1(&params, cbasn1.SEQUENCE) || !s.Empty() ||
 		!params.ReadASN1(&salt, cbasn1.OCTET_STRING) || len(salt) > maxSalt {
-		return fmt.Errorf("%w: malformed key derivation parameters", errNotKey)
+		return fmt.Errorf("%w: key derivation parameters malformed, or with a salt of more than %d bytes", errNotKey, maxSalt)
 	}
 	if oid.Equal(oidScrypt) {
 		return e.setScrypt(salt, params)

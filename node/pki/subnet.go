@@ -45,9 +45,10 @@ func SubnetComment(cert *x509.Certificate) (subnet string, ok bool, err error) {
 	return subnet, true, nil
 }
 
-// CheckSubnet checks that a peer certificate from issuer to peer may have the subnet, or
-// none if subnet is "". Only accounting authorities give subnets: 6 digits, not all zero, to
-// a creditors agent; 8 to 16 digits, beginning with the authority's ID, to a debtors agent.
+// CheckSubnet checks that a peer certificate from issuer to peer may have the subnet, or no
+// subnet if subnet is "". An accounting authority must give one: 6 digits, not all zero, to a
+// creditors agent; 8 to 16 digits, beginning with the authority's ID, to a debtors agent. An
+// agent must give none.
 func CheckSubnet(issuer, peer Identity, subnet string) error {
 	if issuer.Type != nodetype.AccountingAuthority {
 		if subnet != "" {

@@ -28,13 +28,15 @@ func (r Rule) Error() string { return string(r) }
 
 // The rules.
 const (
-	// ruleLimit: not more than 10 certificates, 64 KiB, 512 names.
+	// ruleLimit: at most 10 presented certificates with 64 KiB in all, and 512 names in
+	// presented and trusted certificates.
 	ruleLimit Rule = "too many certificates, bytes or names"
 	// ruleFormat: certificates and the names in them can be parsed.
 	ruleFormat Rule = "malformed certificate"
 	// ruleKey: a public key of a kind and size that is supported.
 	ruleKey Rule = "public key not acceptable"
-	// ruleIssuer: signatures that lead to a trusted certificate.
+	// ruleIssuer: signatures that lead to a trusted certificate, or to itself for a root
+	// certificate. Errors of crypto/x509 that fit no other rule are reported as this one.
 	ruleIssuer Rule = "not issued by a trusted certificate"
 	// RuleDates: valid at the time of checking.
 	RuleDates Rule = "not valid at this time"
@@ -60,10 +62,12 @@ const (
 
 // VerifyError is the error for a refused certificate or chain.
 type VerifyError struct {
-	Rule   Rule              // the rule that was broken
-	Cert   *x509.Certificate // the certificate that breaks the rule; nil if the chain as a whole breaks it
-	Detail string            // what was wrong, or the context of Err
-	Err    error             // the cause, or nil
+	Rule Rule // the rule that was broken
+	// Cert is the certificate that breaks the rule, or the leaf if it is not known which one
+	// does. It is nil if a certificate cannot be parsed, or if there are none or too many.
+	Cert   *x509.Certificate
+	Detail string // what was wrong, or the context of Err
+	Err    error  // the cause, or nil
 }
 
 func (e *VerifyError) Error() string {
@@ -110,9 +114,10 @@ type VerifyOptions struct {
 
 // Verify builds and verifies a chain from a certificate to a trusted one according to RFC
 // 5280, section 6.1, without revocation, and returns the chain, with leaf first. It is not
-// specific to Swaptacular; the differences from the RFC are in the package comment. Every
-// certificate in the options is checked first: verification fails if one of them is not
-// acceptable by itself, even if no chain needs it. The error is a [*VerifyError].
+// specific to Swaptacular; the differences from the RFC are in the package comment. Verify
+// fails if any certificate in the options has malformed names, unsupported name constraints,
+// or an RSA key of more than 8192 bits, even if no chain needs it. Otherwise it does not check
+// the strength of keys. The error is a [*VerifyError].
 func Verify(leaf *x509.Certificate, o VerifyOptions) ([]*x509.Certificate, error) {
 	chains, err := verify(leaf, o, func(*x509.Certificate) bool { return true })
 	if err != nil {
@@ -302,8 +307,8 @@ func (c candidates) explainError(err error, leaf *x509.Certificate, issuers []*x
 	return e
 }
 
-// findBrokenIssuer follows the signatures from the leaf upwards, and returns the first
-// certificate that breaks a rule by itself, and the rule. It is only for the error
+// findBrokenIssuer follows the signatures from the leaf upwards, and returns the first issuer
+// that breaks a rule by itself, and the rule; nil if it finds none. It is only for the error
 // message; the chain has been refused already.
 func (c candidates) findBrokenIssuer(leaf *x509.Certificate, issuers []*x509.Certificate, now time.Time) (Rule, *x509.Certificate) {
 	child := leaf
