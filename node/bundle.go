@@ -19,8 +19,8 @@ import (
 
 // CreateBundle makes the node's info-bundle from the current content of the nodeinfo
 // folder, writes it to a new file, records its date in nodeinfo/updated-at.txt, and
-// stores a copy for publishing ([Dir.PublishedBundle]). If the new file can not be
-// written, nothing is recorded or published.
+// stores a copy for publishing ([Dir.PublishedBundle]). If the content of the new file can not
+// be written, nothing is recorded or published. The file appears under its name last.
 func (d *Dir) CreateBundle(ctx context.Context, path string, key crypto.Signer) error {
 	if err := errors.Join(d.CheckKey(key), d.CheckRootDates(time.Now())); err != nil {
 		return err

@@ -63,7 +63,7 @@ func checkURLHost(u *url.URL) error {
 }
 
 // bundleURLs reads the value under BundleURLsKey in a stomp.toml. It returns the
-// valid URLs along with the first error, so that an invalid URL does not make the
+// valid URLs among the first MaxBundleURLs along with the first error, so that an invalid URL does not make the
 // rest of the file useless.
 func bundleURLs(v any) (urls []string, err error) {
 	if v == nil {

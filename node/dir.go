@@ -270,7 +270,8 @@ func (d *Dir) CreditorsSubnet() (string, error) {
 
 // DebtorsSubnet returns the node's subnet of debtor IDs, in hex. For an accounting
 // authority it is the node ID. For a debtors agent it is the content of
-// debtors-subnet.txt, which is written when the peer is registered.
+// debtors-subnet.txt, which is written when the peer is registered. A creditors agent has
+// none: DebtorsSubnet fails with [fs.ErrNotExist].
 func (d *Dir) DebtorsSubnet() (string, error) {
 	if d.identity.Type == nodetype.AccountingAuthority {
 		return d.identity.ID, nil

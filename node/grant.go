@@ -52,7 +52,8 @@ func newGrants(lists ...[]grant) grants {
 }
 
 // conflict returns a grant by which another node than the peer has the subnet, or a subnet that
-// overlaps with it. ok is false if there is no such grant.
+// overlaps with it. A grant without a peer ID is assumed to be for another node. ok is false if
+// there is no such grant.
 func (g grants) conflict(peerID, subnet string) (found grant, ok bool) {
 	return g.find(subnet, func(gr grant) bool { return gr.peerID != peerID })
 }
@@ -204,8 +205,8 @@ func (d *Dir) isBeingMade(id string) bool {
 }
 
 // peerGrants returns the grants of a peer's directory, and the serial number of the
-// certificate in it. It fails if there is a peer, and neither its certificate nor
-// subnet.txt has a subnet.
+// certificate in it. It fails if neither the certificate nor subnet.txt has a subnet, unless
+// there is no subnet.txt, and no peer either ([Dir.HasPeer]).
 func (d *Dir) peerGrants(id string) (list []grant, serial string, err error) {
 	folder, certSubnet := "peers/"+id+"/", ""
 	cert, certErr := readCert(d.file("peers", id), "peercert.crt")
@@ -368,7 +369,8 @@ type HeldSubnets struct {
 	grants grants
 }
 
-// HeldSubnets reads the subnets that peers have. It reads all certificates.
+// HeldSubnets reads the subnets that peers have. It reads all certificates. The node must be an
+// accounting authority.
 func (d *Dir) HeldSubnets(ctx context.Context) (*HeldSubnets, error) {
 	list, err := d.heldGrants(ctx)
 	return &HeldSubnets{d, newGrants(list)}, err
@@ -392,7 +394,7 @@ func (c *HeldSubnets) Check(peer pki.Identity, subnet string) error {
 		return gr.peerID != peer.ID
 	}
 	if other, ok := c.grants.find(subnet, isOther); ok {
-		return fmt.Errorf("subnet %s, requested for %s, already belongs to %s (%s)", subnet, peer, other.owner(), c.d.file(filepath.FromSlash(other.file)))
+		return fmt.Errorf("subnet %s, requested for %s, or one that overlaps with it, already belongs to %s (%s)", subnet, peer, other.owner(), c.d.file(filepath.FromSlash(other.file)))
 	}
 	return nil
 }
@@ -451,19 +453,19 @@ func (d *Dir) checkContradiction(peer pki.Identity, g grants) error {
 		own := certificates[subnet].file
 		what := fmt.Sprintf("%s has a certificate with the subnet %s already (%s)", peer, subnet, own)
 		if !other.certified {
-			return fmt.Errorf("%s, but %s says that the subnet belongs to %s: remove %s if %s has no certificate with this subnet", what, other.file, other.owner(), other.file, other.owner())
+			return fmt.Errorf("%s, but %s says that this subnet, or one that overlaps with it, belongs to %s: remove %s if %s has no certificate with it", what, other.file, other.owner(), other.file, other.owner())
 		}
 		remedy := "remove " + own
 		if own == RequestsFolder+"/"+signrecord.Name {
 			remedy = "remove its line from " + own
 		}
-		return fmt.Errorf("%s, and so has %s (%s). If %s uses its certificate, it accepts no other, and %s has to give the subnet up: \"peerlink check\" says how. Otherwise %s, and sign again: the new certificate has another subnet",
+		return fmt.Errorf("%s, and %s has one with the same subnet, or one that overlaps with it (%s). If %s uses its certificate, it accepts no other, and %s has to give the subnet up: \"peerlink check\" says how. Otherwise %s, and sign again: the new certificate has another subnet",
 			what, other.owner(), other.file, peer.ID, other.owner(), remedy)
 	}
 	return nil
 }
 
-// owner returns the ID of the peer for messages.
+// owner returns the ID of the peer for messages, or "another peer" if the grant has none.
 func (g grant) owner() string {
 	if g.peerID == "" {
 		return "another peer"

@@ -88,7 +88,8 @@ func CheckNoNode(path string) error {
 }
 
 // Init makes a node's directory, with a self-signed root certificate. It completes the
-// directory of an interrupted Init. The root certificate is written last. Init never makes a
+// directory of an interrupted Init; files that are not blank, such as stomp.toml, stay as they
+// are. The root certificate is written last. Init never makes a
 // second root certificate: if the directory has a copy of an earlier one, Init uses the copy.
 func Init(ctx context.Context, path string, o InitOptions) (*Dir, error) {
 	if err := CheckNoNode(path); err != nil {
@@ -185,7 +186,7 @@ func (d *Dir) checkSameIdentity() error {
 	return nil
 }
 
-// writeMissing writes the missing files of a new directory, except the root
+// writeMissing writes the missing and blank files of a new directory, except the root
 // certificate.
 func (d *Dir) writeMissing(o InitOptions) error {
 	// The counters and creditors-subnet.txt are written first, because the reference's init does
@@ -250,7 +251,7 @@ func (d *Dir) counterFiles() []infobundle.File {
 	}
 }
 
-// SignServer signs a server certificate for a CSR of this node, with the given
+// SignServer signs and records a server certificate for a CSR of this node, with the given
 // validity. It fails if the CSR's subject is another name.
 func (d *Dir) SignServer(ctx context.Context, key crypto.Signer, csr *x509.CertificateRequest, validity time.Duration) (*x509.Certificate, error) {
 	return d.SignServerFunc(ctx, key, csr, validity, func(*x509.Certificate) error { return nil })

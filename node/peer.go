@@ -184,8 +184,8 @@ func (d *Dir) readPeer(dir, id string) (*Peer, error) {
 	return p, nil
 }
 
-// Deactivated returns the date of a peer's deactivation, or "" if the peer is not
-// deactivated. It does not read the peer's other files, which may be unreadable.
+// Deactivated returns the date of a peer's deactivation, "unknown date" if no date was
+// recorded, or "" if the peer is not deactivated. It does not read the peer's other files, which may be unreadable.
 func (d *Dir) Deactivated(id string) (date string, err error) {
 	if err := checkID(id); err != nil {
 		return "", err

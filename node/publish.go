@@ -26,8 +26,8 @@ func (d *Dir) PublishedBundle() string { return d.file(filepath.FromSlash(publis
 // info-bundle, so that peers do not have the changes.
 var ErrUnpublished = errors.New("the newest info-bundle says something else")
 
-// CheckStompTOML checks the node's own stomp.toml. It fails if peers could not read
-// the file, and with [ErrUnpublished] if the newest info-bundle ([Dir.PublishedBundle])
+// CheckStompTOML checks the node's own stomp.toml. It fails if the file is invalid, even if
+// only a URL under [BundleURLsKey] is, and with [ErrUnpublished] if the newest info-bundle ([Dir.PublishedBundle])
 // has a different stomp.toml. If there is no readable info-bundle, nothing is compared.
 func (d *Dir) CheckStompTOML() error {
 	data, err := readText(d.stompTOMLFile())
@@ -70,7 +70,8 @@ func (d *Dir) OwnHosts() (hosts []string) {
 	return hosts
 }
 
-// IsIn reports whether the stomp.toml in an info-bundle is equivalent to c.
+// IsIn reports whether the stomp.toml in this node's own info-bundle is equivalent to c, which
+// must have been parsed with this node's ID.
 func (c *StompConfig) IsIn(b *infobundle.Bundle) bool {
 	published, err := ParseStompTOML(b.File(infobundle.StompTOML), b.Identity.ID)
 	return err == nil && reflect.DeepEqual(published, c)

@@ -96,7 +96,8 @@ func (d *Dir) SignPeer(ctx context.Context, b *infobundle.Bundle, key func() (cr
 	return res, err
 }
 
-// checkEligible checks that the node of a bundle can be a peer of this node.
+// checkEligible checks that the node of a bundle can be a peer of this node, and that the
+// bundle's stomp.toml is valid.
 func (d *Dir) checkEligible(b *infobundle.Bundle) error {
 	if b.Identity == d.identity || bytes.Equal(b.Root.RawSubjectPublicKeyInfo, d.root.RawSubjectPublicKeyInfo) {
 		return errors.New("this is the node's own info-bundle: send it to others, and sign theirs")
@@ -128,7 +129,7 @@ func (d *Dir) updatePeer(dir string, b *infobundle.Bundle, byOperator bool) (upd
 			return false, otherCertificateError(b)
 		}
 		return false, fmt.Errorf("%s is %w (%s): "+
-			"anyone can make an info-bundle in this name, and signing it would be a break-in, so nothing is signed. If its owner really has a new root key, it is a new node",
+			"anyone can make an info-bundle in this name, and accepting it would be a break-in, so it is refused. If its owner really has a new root key, it is a new node",
 			b.Identity, ErrOtherRoot, pki.Fingerprint(pinned.PublicKey))
 	}
 	old, err := knownDate(dir)
@@ -161,8 +162,8 @@ func knownDate(dir string) (string, error) {
 	return infobundle.DateOf(data), err
 }
 
-// whyIgnored returns the reason why a bundle did not replace the known nodeinfo, or "" if both
-// have the same content.
+// whyIgnored returns the reason why a bundle did not replace the known nodeinfo, or "" if the
+// known nodeinfo has all files of the bundle with the same content.
 func whyIgnored(dir string, b *infobundle.Bundle) string {
 	same := true
 	for _, f := range b.Nodeinfo {

@@ -185,7 +185,7 @@ func (p pool) lockedLastNumber() (int, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
 	if _, err := l.TryLockContext(ctx, 5*time.Millisecond); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return 0, fmt.Errorf("lock %s, which another program holds: %w", p.seqnumFile(), err)
+		return 0, fmt.Errorf("lock %s, which another program may hold: %w", p.seqnumFile(), err)
 	}
 	defer l.Close()
 	return p.lastNumber()
