@@ -43,8 +43,9 @@ func (c *checker) checkRoot(file string, cert *x509.Certificate) (valid bool) {
 }
 
 // checkServer checks a server certificate of this node by the second column of the
-// table, and reports whether there is no [Problem]. It checks the dates only if the
-// certificate is in use.
+// table. It returns true if there is no [Problem], and the root certificate has none. If the
+// certificate is not in use, it does not report its dates, and returns false without any check
+// if they are not valid now.
 func (c *checker) checkServer(file string, cert *x509.Certificate, inUse bool) (valid bool) {
 	if !inUse && (c.now.Before(cert.NotBefore) || c.now.After(cert.NotAfter)) {
 		return false // expired or not valid yet, so that no peer accepts it
@@ -86,9 +87,9 @@ func (c *checker) checkServer(file string, cert *x509.Certificate, inUse bool) (
 	return c.reportRefusal(file, before, err)
 }
 
-// checkPeerCertificate checks a peer certificate by the third column of the table, and
-// reports whether there is no [Problem]. issuer and holder are the root certificates
-// of the nodes that issued and received it. rootsValid means that both are valid.
+// checkPeerCertificate checks a peer certificate by the third column of the table. issuer and
+// holder are the root certificates of the nodes that issued and received it. rootsValid means
+// that both are valid. checkPeerCertificate returns true if they are, and there is no [Problem].
 func (c *checker) checkPeerCertificate(file string, cert, issuer, holder *x509.Certificate, rootsValid bool) (valid bool) {
 	before := c.problems
 	c.checkForm(file, cert)

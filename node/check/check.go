@@ -10,7 +10,7 @@
 //     stable. The text is for operators; it has the error, the expected content, and
 //     the remedy.
 //   - Peers: the state of each peering, and the next step.
-//   - Expiries: the end of each certificate, the earliest first.
+//   - Expiries: the end of each certificate in use, the earliest first.
 //
 // # Severities
 //
@@ -66,8 +66,8 @@ type Options struct {
 	// the file in private/, which may be missing, as on servers. The file is not
 	// decrypted, because that needs a passphrase.
 	KeyFile string
-	// Servers are the server certificates in use. If there are none, the newest
-	// server certificate in certs/ is assumed to be in use.
+	// Servers are the server certificates in use. If there are none, the server
+	// certificate in certs/ that ends last is assumed to be in use.
 	Servers []ServerFiles
 }
 
@@ -227,8 +227,8 @@ func (c *checker) checkDefects() {
 	}
 }
 
-// neededForSigning are the generated files without which nothing can be signed. The others are
-// needed by the reference scripts only, or needed later.
+// neededForSigning are the generated files without which the reference scripts cannot number
+// certificates and subnets. If one is missing, that is a [Problem], although peerlink can sign.
 var neededForSigning = map[string]bool{
 	"db/serial":                   true,
 	"db/subnets/creditors/SEQNUM": true,

@@ -19,7 +19,7 @@ type peer struct {
 	root   *x509.Certificate
 	issued *x509.Certificate // by this node, to the peer
 	subCA  *x509.Certificate // by the peer, to this node
-	subnet string            // content of subnet.txt; empty if there is none
+	subnet string            // valid content of subnet.txt at an accounting authority, else empty
 
 	subCAValid bool // subCA has no problem
 }

@@ -36,7 +36,8 @@ type Finding struct {
 	Severity Severity `json:"severity"`
 	Rule     Rule     `json:"rule"`
 	// Subject is the file or folder concerned, slash-separated and relative to the
-	// node's directory; for a server certificate, the path given in the [Options].
+	// node's directory; for a file outside of it, and for a server's certificate and key,
+	// the path given in the [Options].
 	Subject string `json:"subject"`
 	// Text describes the error, the expected content, and the remedy.
 	Text string `json:"text"`
@@ -84,8 +85,8 @@ type Report struct {
 	Findings []Finding `json:"findings"`
 	// Peers are sorted by ID.
 	Peers []PeerState `json:"peers"`
-	// Expiries are sorted, the earliest first. Certificates of deactivated peers are
-	// excluded.
+	// Expiries are those of the certificates in use, the earliest first. Certificates of
+	// deactivated peers are excluded.
 	Expiries []Expiry `json:"expiries"`
 }
 

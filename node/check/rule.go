@@ -48,8 +48,8 @@ const (
 	RuleNameEncoding Rule = "cert.name-encoding"
 	// RuleDerivedID: an agent's node ID is derived from its root key.
 	RuleDerivedID Rule = "cert.derived-id"
-	// RulePublicKey: a peer certificate has the root key of the peer, a server
-	// certificate does not have the root key.
+	// RulePublicKey: a peer certificate has the root key of its holder, a server
+	// certificate does not have the root key, a peer does not have this node's root key.
 	RulePublicKey Rule = "cert.public-key"
 	// RuleIssuer: the issuer's name is byte for byte as in the issuer's root certificate.
 	RuleIssuer Rule = "cert.issuer"
@@ -57,10 +57,10 @@ const (
 	RuleSignature Rule = "cert.signature"
 	// RuleDates: valid now.
 	RuleDates Rule = "cert.dates"
-	// RuleExpiry: valid for at least 60 more days.
+	// RuleExpiry: valid for more than 60 whole days from now.
 	RuleExpiry Rule = "cert.expiry"
 	// RuleLifetime: root and peer certificates end at least 500 years ahead,
-	// server certificates live for about a year.
+	// server certificates are valid for at most 732 days.
 	RuleLifetime Rule = "cert.lifetime"
 	// RuleBasicConstraints: critical; CA:true, or CA:false for servers.
 	RuleBasicConstraints Rule = "cert.basic-constraints"
@@ -172,9 +172,10 @@ const (
 	RuleRootKey Rule = "key.root"
 	// RuleKeyEncrypted: the root key is encrypted with a passphrase.
 	RuleKeyEncrypted Rule = "key.encrypted"
-	// RuleKeyPlace: there is no unencrypted key outside of private/.
+	// RuleKeyPlace: there is no unencrypted key outside of private/, and nothing secret in
+	// nodeinfo/.
 	RuleKeyPlace Rule = "key.place"
-	// RuleKeyMode: keys are readable by their owner only.
+	// RuleKeyMode: keys are readable by their owner only. The root key belongs to this user.
 	RuleKeyMode Rule = "mode.key"
 	// RulePrivateMode: private/ is accessible by its owner only.
 	RulePrivateMode Rule = "mode.private"
@@ -184,6 +185,7 @@ const (
 	RuleDrill Rule = "key.drill"
 	// RuleGit: if the directory is in a work tree of git, the private folder is ignored there.
 	RuleGit Rule = "key.git"
-	// RuleWritable: no file or folder is writable by everybody.
+	// RuleWritable: no file or folder is writable by everybody. The directory and private/
+	// belong to this user.
 	RuleWritable Rule = "mode.writable"
 )

@@ -181,7 +181,7 @@ func (c *checker) checkTree() {
 			c.problem(c.name(path), RuleUnreadable, "can not be read: %v", errNotRegular)
 		}
 		if fi.Mode().IsRegular() && fi.Size() <= maxKeyFile && absolute(path) != absolute(c.options.KeyFile) {
-			c.checkStrayKeys(path)
+			c.checkContent(path)
 		}
 		return nil
 	})
@@ -197,8 +197,9 @@ func (c *checker) checkTree() {
 	}
 }
 
-// checkStrayKeys searches a file for keys that are not encrypted.
-func (c *checker) checkStrayKeys(path string) {
+// checkContent searches a file for keys that are not encrypted, a file of the node also for the
+// marks of a merge conflict, and a file in nodeinfo/ also for what must not be public.
+func (c *checker) checkContent(path string) {
 	data, err := readPath(path, maxKeyFile)
 	if err != nil {
 		return // reported by the check of this file, if it is one of the node's

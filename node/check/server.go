@@ -11,7 +11,8 @@ import (
 )
 
 // checkServers checks the server certificates. Certificates in use are checked
-// completely; for the others in certs/, dates and private keys are not checked.
+// completely; of the others in certs/, only those that are valid now are checked, without
+// their private keys.
 func (c *checker) checkServers() {
 	var given []*x509.Certificate
 	for _, files := range c.options.Servers {
@@ -34,7 +35,7 @@ func (c *checker) checkServers() {
 }
 
 // checkServerFiles checks a server's certificate and key. It returns the certificate,
-// or nil if that is missing or invalid.
+// or nil if that is missing or cannot be parsed.
 func (c *checker) checkServerFiles(files ServerFiles) (cert *x509.Certificate) {
 	data, err := readPath(files.Cert, maxFile)
 	switch {

@@ -104,9 +104,9 @@ func (c *checker) checkReserved(p *peer) {
 	}
 }
 
-// checkHolders checks that the subnets of different nodes do not overlap, according to all files
-// that are considered when a subnet is given: the files of peers, certificates in certs/ under
-// any name, and the record of what was signed on this machine.
+// checkHolders checks that the subnets of different nodes do not overlap, according to the files
+// of peers, the certificates in certs/ under any name, and the record of what was signed on this
+// machine, but not according to reservations and requests.
 func (c *checker) checkHolders() {
 	d, err := node.Open(c.dir)
 	if err != nil {
