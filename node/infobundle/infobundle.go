@@ -142,7 +142,8 @@ func Read(data []byte, now time.Time) (*Bundle, error) {
 }
 
 // ReadWithin is like [Read], for one of several bundles with a common limit on the unpacked
-// size: *left is the number of bytes left, which ReadWithin reduces by the size of this bundle.
+// size: *left is the number of bytes left, which ReadWithin reduces by the unpacked size of this
+// bundle.
 func ReadWithin(data []byte, now time.Time, left *int) (*Bundle, error) {
 	b, err := read(data, now, left)
 	if err != nil {

@@ -44,7 +44,8 @@ type InfoBundle struct {
 	File string // path of the info-bundle, written when the answer is filed; must not exist
 }
 
-// collection is a request that is being made. Values that are not reserved yet are missing.
+// collection is a request that is being made. Values that are not reserved yet are missing, or
+// placeholders.
 type collection struct {
 	l     *node.Locked
 	d     *node.Dir
@@ -135,8 +136,9 @@ func (c *collection) addAll(items []Requested) error {
 	return c.checkWithPlaceholders()
 }
 
-// checkWithPlaceholders checks the request in the same way as [ReadRequest], with placeholders
-// for the subnets. A request that would be refused must not reserve a subnet.
+// checkWithPlaceholders assigns the serial numbers, and checks the request in the same way as
+// [ReadRequest], with placeholders for the subnets. A request that would be refused must not
+// reserve a subnet.
 func (c *collection) checkWithPlaceholders() error {
 	for i := range c.file.ServerCerts {
 		c.file.ServerCerts[i].Serial = serialHex(c.l.NewSerial())

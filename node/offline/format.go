@@ -17,7 +17,8 @@ const (
 	// KiB. With this and the following bounds, reading a file needs less than 32 MiB and
 	// half a second.
 	MaxSize = 2 << 20
-	// maxItems is the maximum number of certificates in one request.
+	// maxItems is the maximum number of certificates in one request. [Collect] counts the
+	// info-bundle too.
 	maxItems = 25
 	// maxUnpacked is the maximum total size, in bytes, of the unpacked info-bundles in a
 	// request.
@@ -39,8 +40,8 @@ const (
 )
 
 var (
-	// errFormat means that a file is not a request, or not an answer, or has
-	// been damaged.
+	// errFormat means that a file is not a request, or not an answer, has been damaged, or
+	// has invalid content, such as an expired certificate.
 	errFormat = errors.New("not a usable file")
 	// errClock means that this machine's clock is behind that of the machine that made
 	// the request.

@@ -19,8 +19,8 @@ import (
 )
 
 // Fulfil signs all items of the request with the root key. An operator should have accepted
-// [Request.Summary] before. now is the time of this machine, from which the certificates are
-// valid.
+// [Request.Summary] before. now is the time of this machine, which determines the dates of the
+// certificates.
 //
 // Fulfil fails with [node.ErrWrongKey] if the request is for another root key. If a request is
 // fulfilled twice, the two answers have the same serial numbers. Only one of them can be

@@ -287,7 +287,7 @@ func (r *Request) addInfoBundle(f *infoBundleFile, now time.Time) error {
 	return checkPath(b.file)
 }
 
-// checkDistinct checks that no item is requested twice.
+// checkDistinct checks that no item is requested twice, and that a debtors agent gets one peer.
 func (r *Request) checkDistinct() error {
 	seen := make(map[string]bool)
 	once := func(what, value string) error {

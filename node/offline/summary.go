@@ -28,8 +28,8 @@ type Item struct {
 	// itself.
 	Type string `json:"node_type"`
 	ID   string `json:"node_id"`
-	// Fingerprint is the [pki.Fingerprint] of the key to be certified: the server's key, or
-	// the peer's root key.
+	// Fingerprint is the [pki.Fingerprint] of the key to be certified (the server's key, or
+	// the peer's root key), or of this node's root key if Kind is KindRootCSR.
 	Fingerprint string   `json:"fingerprint,omitempty"`
 	Serial      string   `json:"serial,omitempty"`  // of the certificate, in hex
 	Days        int      `json:"days,omitempty"`    // validity of a server certificate

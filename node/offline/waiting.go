@@ -89,8 +89,8 @@ func PendingRequests(d *node.Dir, now time.Time) ([]*Request, error) {
 }
 
 // Forget removes a waiting request, so that no answer to it can be filed. Its serial numbers
-// are never used again. Its subnets stay reserved for the peers until [node.Dir.Repair]
-// releases them. Forget fails if there is no such request.
+// are never used again. Its subnets stay reserved for the peers; [node.Dir.Repair] releases
+// those of debtors agents. Forget fails if there is no such request.
 func Forget(ctx context.Context, d *node.Dir, id string) error {
 	if !isHex(id, idDigits) {
 		return fmt.Errorf("%w: %q is not the ID of a request: expected %d lowercase hex digits", errNotWaiting, excerpt.Of(id), idDigits)

@@ -158,7 +158,7 @@ func Add(path string, now time.Time, request string, certs []Certificate) error 
 // Compare returns an error if a certificate to be signed contradicts one that was signed
 // before: the same serial number in another certificate, another root certificate or another
 // subnet for the same peer, or the same subnet for another peer. recorded reports whether
-// exactly the same certificate is in the record.
+// exactly the same certificate is in the record; then there is no error.
 func (r Record) Compare(c Certificate) (recorded bool, err error) {
 	var errs []error
 	for i, old := range r {
