@@ -133,8 +133,8 @@ func addFromColumns(text string, lines map[int][]string) {
 }
 
 // numberedColumns finds the numbers of n lines in the words of a paragraph, each followed by
-// the same number of words, possibly none. It returns these words as columns, and the
-// remaining words, or nil if there are no such numbers.
+// the same number of words, possibly none. It returns these words as columns, and the words
+// after them, or nil if there are no such numbers.
 func numberedColumns(words []string, first, n int) (columns [][]string, rest []string) {
 	var at []int // indexes of the numbers
 	for i, w := range words {
