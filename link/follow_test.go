@@ -314,7 +314,7 @@ func TestBadBundlesAreNotFollowed(t *testing.T) {
 		t.Fatal(err)
 	}
 	serve(stolen)
-	waitForLog(t, m.other, "the info-bundle of another node")
+	waitForLog(t, m.other, "the info-bundle has another root certificate than the pinned one")
 	data, err := os.ReadFile(old)
 	if err != nil {
 		t.Fatal(err)

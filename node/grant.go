@@ -51,9 +51,9 @@ func newGrants(lists ...[]grant) grants {
 	return g
 }
 
-// conflict returns a grant by which another node than the peer has the subnet, or a subnet that
-// overlaps with it. A grant without a peer ID is assumed to be for another node. ok is false if
-// there is no such grant.
+// conflict returns a grant by which another node than the peer has the subnet, or a
+// subnet that overlaps with it. A grant without a peer ID is assumed to be for another
+// node. ok is false if there is no such grant.
 func (g grants) conflict(peerID, subnet string) (found grant, ok bool) {
 	return g.find(subnet, func(gr grant) bool { return gr.peerID != peerID })
 }

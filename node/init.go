@@ -88,9 +88,9 @@ func CheckNoNode(path string) error {
 }
 
 // Init makes a node's directory, with a self-signed root certificate. It completes the
-// directory of an interrupted Init; files that are not blank, such as stomp.toml, stay as they
-// are. The root certificate is written last. Init never makes a
-// second root certificate: if the directory has a copy of an earlier one, Init uses the copy.
+// directory of an interrupted Init; files that are not blank, such as stomp.toml, stay as
+// they are. The root certificate is written last. Init never makes a second root
+// certificate: if the directory has a copy of an earlier one, Init uses the copy.
 func Init(ctx context.Context, path string, o InitOptions) (*Dir, error) {
 	if err := CheckNoNode(path); err != nil {
 		return nil, err

@@ -26,9 +26,10 @@ func (d *Dir) PublishedBundle() string { return d.file(filepath.FromSlash(publis
 // info-bundle, so that peers do not have the changes.
 var ErrUnpublished = errors.New("the newest info-bundle says something else")
 
-// CheckStompTOML checks the node's own stomp.toml. It fails if the file is invalid, even if
-// only a URL under [BundleURLsKey] is, and with [ErrUnpublished] if the newest info-bundle ([Dir.PublishedBundle])
-// has a different stomp.toml. If there is no readable info-bundle, nothing is compared.
+// CheckStompTOML checks the node's own stomp.toml. It fails if the file is invalid, even
+// if only a URL under [BundleURLsKey] is, and with [ErrUnpublished] if the newest
+// info-bundle ([Dir.PublishedBundle]) has a different stomp.toml. If there is no readable
+// info-bundle, nothing is compared.
 func (d *Dir) CheckStompTOML() error {
 	data, err := readText(d.stompTOMLFile())
 	if err != nil {

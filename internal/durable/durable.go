@@ -109,8 +109,8 @@ func Target(path string) (string, error) {
 	return file, nil
 }
 
-// CheckAbsent returns an error if there is a file at path. The error has advice for the
-// operator.
+// CheckAbsent returns an error if there is a file at path, with advice for the operator, or if
+// that can not be determined.
 func CheckAbsent(path string) error {
 	_, err := os.Lstat(path)
 	if errors.Is(err, fs.ErrNotExist) {

@@ -20,14 +20,14 @@ const lockWait = 10 * time.Second
 const lockFile = ".lock"
 
 // HasLockFile reports whether dir has a file of [Lock]: a command is working on the
-// directory, or was killed.
+// directory, or was killed. If that can not be determined, the result is true.
 func HasLockFile(dir string) bool {
 	_, err := os.Lstat(filepath.Join(dir, lockFile))
 	return !errors.Is(err, fs.ErrNotExist)
 }
 
 // Lock acquires a lock among the processes that lock the same folder, until the returned
-// function is called.
+// function is called. It waits for the lock for up to 10 seconds, or until ctx is done.
 //
 // It locks a file in the folder that only the folder's owner can open. Other users could
 // hold a lock on a file that they can open, such as the folder itself, for ever. The file

@@ -129,8 +129,8 @@ func checkSuperuserOwns(path string, fi fs.FileInfo) error {
 }
 
 // CheckSuperuserShares returns an error if this process is that of the superuser (Unix root), and
-// a group or all users can create and replace files in one of the folders, or in one above it that
-// has no sticky bit, as with CheckSuperuserWrites.
+// a group other than root's, or all users, can create and replace files in one of the folders, or
+// in one above it, unless it has the sticky bit. Links are followed as by CheckSuperuserWrites.
 func CheckSuperuserShares(folders ...string) error { return checkPaths(checkSuperuserShares, folders) }
 
 func checkSuperuserShares(path string, fi fs.FileInfo) error {
@@ -157,8 +157,8 @@ func describeUser(uid int) string {
 	return strconv.Itoa(uid)
 }
 
-// CheckFolder returns an error if every user can create and replace files in a folder, or
-// if it belongs to another user.
+// CheckFolder returns an error if every user can create files in a folder, even if it has the
+// sticky bit, or if it belongs to another user; for the superuser also if a folder above it does.
 func CheckFolder(path string) error {
 	fi, err := os.Stat(path)
 	if err != nil || runtime.GOOS == "windows" {
@@ -177,7 +177,7 @@ func CheckFolder(path string) error {
 }
 
 // OpenToAll returns the first of the folders in which every user can create and replace
-// files although it belongs to this user, who can change its mode; "" if there is none.
+// files although this process may change its mode; "" if there is none.
 func OpenToAll(folders ...string) string {
 	for _, path := range folders {
 		fi, err := os.Stat(path)
@@ -188,8 +188,8 @@ func OpenToAll(folders ...string) string {
 	return ""
 }
 
-// OpenToGroup reports whether a group can create and replace files in a folder although it
-// belongs to this user, who can change its mode.
+// OpenToGroup reports whether a group can create and replace files in a folder although this
+// process can change its mode.
 func OpenToGroup(path string) bool {
 	fi, err := os.Stat(path)
 	return err == nil && runtime.GOOS != "windows" && fi.Mode().Perm()&0o020 != 0 && fi.Mode()&fs.ModeSticky == 0 && mayChangeMode(fi) && CanRestrict(path, 0o020)

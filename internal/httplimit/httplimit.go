@@ -37,7 +37,8 @@ const (
 	bodyTimeout = time.Second
 )
 
-// Apply bounds the clients of s, which must not serve yet and must have a Handler.
+// Apply bounds the clients of s, which must not serve yet and must have a Handler and a
+// ReadTimeout.
 // openFiles is the limit of open files of the process.
 func Apply(s *http.Server, openFiles int) {
 	conns := max(min(maxConns, openFiles/16), 8)

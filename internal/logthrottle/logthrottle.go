@@ -1,5 +1,6 @@
 // Package logthrottle limits repeated log entries that peers or clients can cause: the
-// first few are written, and the others are counted and written at increasing intervals.
+// first few are written, and the others are counted; at increasing intervals the last one is
+// written, with the number of those counted.
 package logthrottle
 
 import (
@@ -15,12 +16,12 @@ const (
 	// maxAtOnce is how many entries of one key are written before further ones are
 	// counted. It equals the number of connections that a peer may open at once.
 	maxAtOnce = 10
-	// Counted entries are written after firstRepeat, and then after four times as long
-	// each time, up to lastRepeat.
+	// The last counted entry is written after firstRepeat, and then after four times as
+	// long each time, up to lastRepeat.
 	firstRepeat = time.Second
 	lastRepeat  = time.Hour
-	// maxKeys bounds the number of keys. Beyond it, all keys of a Kind count as the
-	// same, whatever their Who.
+	// maxKeys bounds the number of keys. Beyond it, all further keys of a Kind count as
+	// the same, whatever their Who.
 	maxKeys = 1024
 	// strangersBurst is how many entries of unauthenticated clients are written at once in
 	// total, and strangersRate how many per second after that.
@@ -29,9 +30,9 @@ const (
 )
 
 // Limiter writes log entries that others can cause repeatedly. The first entries of a key
-// are written immediately; further ones are counted, and written at increasing intervals.
-// A key without an entry for a whole interval is removed. Its methods are safe for
-// concurrent use.
+// are written immediately; further ones are counted, and only the last one is written,
+// with the number of those counted, at increasing intervals. A key without an entry for a
+// whole interval is removed. Its methods are safe for concurrent use.
 type Limiter struct {
 	pace *rate.Limiter // limit for the entries of all keys together, nil for none
 
@@ -67,7 +68,7 @@ func New() *Limiter { return &Limiter{seen: make(map[Key]*repeat)} }
 
 // NewForStrangers returns a Limiter for entries that unauthenticated clients can cause,
 // from any number of addresses: the entries of all of them together are limited as well.
-// Beyond the limit, all keys of a Kind count as the same.
+// Beyond the limit, all further keys of a Kind count as the same.
 func NewForStrangers() *Limiter {
 	r := New()
 	r.pace = rate.NewLimiter(strangersRate, strangersBurst)
@@ -113,7 +114,8 @@ func (r *Limiter) mayWrite(d Key) bool {
 	}
 }
 
-// next writes the entries counted since its last call. If there was no entry, it removes the key.
+// next writes the last of the entries counted since its last call. If there was no entry, it
+// removes the key.
 func (r *Limiter) next(d Key, p *repeat) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -140,7 +142,7 @@ func (p *repeat) flush() {
 	p.count, p.last = 0, entry{}
 }
 
-// Close writes the counted entries, and stops.
+// Close writes the last counted entry of each key, and stops. Later entries are dropped.
 func (r *Limiter) Close() {
 	r.mu.Lock()
 	defer r.mu.Unlock()

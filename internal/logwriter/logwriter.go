@@ -68,8 +68,8 @@ func (l *Writer) dropLocked(records int) {
 // Dropped returns the number of dropped records.
 func (l *Writer) Dropped() uint64 { return l.total.Load() }
 
-// Close waits until all records are written, at most for timeout, and reports whether
-// they are. Later records are dropped.
+// Close waits until all records are written, at most for timeout, and reports whether none
+// is waiting any more. Records that could not be written are dropped, and so are later ones.
 func (l *Writer) Close(timeout time.Duration) bool {
 	l.mu.Lock()
 	if !l.closed {

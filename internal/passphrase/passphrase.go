@@ -42,7 +42,8 @@ type Input struct {
 }
 
 // FromFile returns the passphrase in the first line of a file. A byte order mark and
-// UTF-16, as written by Windows programs, are decoded.
+// UTF-16, as written by Windows programs, are decoded. If that is not possible, Err of the
+// result is set; FromFile itself fails only if the line is empty.
 func FromFile(data []byte) (*Input, error) {
 	var g Input
 	raw := firstLine(data)
@@ -146,7 +147,8 @@ func Mixed(pass []byte) bool {
 }
 
 // Check checks that a passphrase can be typed, so that a prompt returns it byte for byte:
-// a terminal interprets control characters, sends UTF-8, and truncates long lines.
+// a terminal interprets control characters, sends UTF-8, and truncates long lines. An empty
+// passphrase is not refused.
 func Check(pass []byte) error {
 	if len(pass) > maxBytes {
 		return fmt.Errorf("the passphrase has %d bytes: expected at most %d, since prompts cut longer ones", len(pass), maxBytes)

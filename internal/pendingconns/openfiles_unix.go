@@ -9,7 +9,8 @@ import (
 )
 
 // OpenFiles returns the limit of open files of the process, connections included. The
-// Go runtime has raised it at the start to the maximum that the system allows.
+// Go runtime has raised it at the start to the maximum that the system allows. If there is
+// no limit, or it is not known, the result is [math.MaxInt].
 func OpenFiles() int {
 	var limit unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil || uint64(limit.Cur) > math.MaxInt32 {

@@ -117,7 +117,7 @@ func (s *Set[Source]) drop(c *Conn[Source]) {
 }
 
 // Remove removes the connection from the Set. It returns false if the Set has closed the
-// connection.
+// connection, or if it was removed before.
 func (c *Conn[Source]) Remove() bool {
 	c.of.mu.Lock()
 	defer c.of.mu.Unlock()

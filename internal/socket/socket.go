@@ -46,7 +46,7 @@ func Listen(path string) (net.Listener, error) {
 	return l, nil
 }
 
-// removeStale removes a socket without a listener.
+// removeStale removes a socket to which no connection can be made, as one without a listener.
 func removeStale(path string) error {
 	info, err := os.Lstat(path)
 	if errors.Is(err, fs.ErrNotExist) {

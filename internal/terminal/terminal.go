@@ -1,7 +1,7 @@
-// Package terminal escapes text for display. It escapes what a terminal or a browser would
-// interpret, hide or reorder: control characters (C0, DEL and C1), characters that change
-// the direction of text, characters without width, line and paragraph separators, and
-// bytes that are not UTF-8.
+// Package terminal escapes text for display. It does not escape HTML. It escapes what a
+// terminal would interpret, or a terminal or a browser would hide or reorder: control
+// characters (C0, DEL and C1), characters that change the direction of text, characters
+// without width, line and paragraph separators, and bytes that are not UTF-8.
 //
 // The escapes are those of JSON, so that the meaning of JSON text does not change. Only C0
 // and bytes that are not UTF-8, which JSON can not have, are escaped as \xNN.

@@ -1,4 +1,4 @@
-// Package wait has ways to wait for a change, and to sleep until a context ends.
+// Package wait has ways to wait for a change, and to sleep unless a context is done earlier.
 package wait
 
 import (

@@ -34,13 +34,13 @@ var (
 	errLocal = errors.New("an address of this machine, of its own network, or not of a single host (such as multicast)")
 	// errRedirect means that the server redirects to a URL that checkRedirect does not allow, or
 	// too often.
-	errRedirect = errors.New("redirected elsewhere")
+	errRedirect = errors.New("redirect not allowed")
 	// errStatus means that the server's response has a status other than 200 and 304.
 	errStatus = errors.New("the server has not returned an info-bundle")
 	// errTooLarge means that the response is larger than an info-bundle may be.
 	errTooLarge = errors.New("larger than an info-bundle may be")
 	// errOtherNode means that the bundle is valid, but has another root certificate.
-	errOtherNode = errors.New("the info-bundle of another node")
+	errOtherNode = errors.New("the info-bundle has another root certificate")
 )
 
 // Bounds on one fetch.
@@ -72,12 +72,12 @@ func tagOf(h http.Header) Tag {
 // A Fetcher fetches info-bundles. Its zero value is ready for use. It can be used by several
 // goroutines at once.
 type Fetcher struct {
-	// AllowLocal allows URLs that lead to loopback, link-local and private addresses, for tests
-	// and for nodes on one private network.
+	// AllowLocal allows URLs that lead to any address, such as loopback, link-local and private
+	// ones and those of OwnHosts, for tests and for nodes on one private network.
 	AllowLocal bool
 	// OwnHosts are the public names or addresses of this machine, which may differ from the
 	// addresses of its interfaces: for example, the address of the router through which this
-	// machine is reached. URLs must not lead to them either.
+	// machine is reached. Without AllowLocal, URLs must not lead to them either.
 	OwnHosts []string
 
 	ownHostAddrs []netip.Addr               // addresses of OwnHosts, during a fetch
@@ -119,7 +119,7 @@ func (f *Fetcher) Fetch(ctx context.Context, from string, root *x509.Certificate
 		return nil, Tag{}, err
 	}
 	if !b.Root.Equal(root) {
-		return nil, Tag{}, fmt.Errorf("%w: of %s, whose root certificate is not the pinned root certificate", errOtherNode, b.Identity)
+		return nil, Tag{}, fmt.Errorf("%w than the pinned one: it is that of %s", errOtherNode, b.Identity)
 	}
 	return b, tag, nil
 }

@@ -50,7 +50,8 @@ var (
 )
 
 // addPeer returns the content of an aggregator, list, with the peer added to its resources, unless
-// the peer is one of them already. Nothing else is changed. addPeer edits lines, because decoding
+// the peer is one of them already. Nothing else is changed, unless list is the placeholder or has
+// nothing but comments: then it is replaced as a whole. addPeer edits lines, because decoding
 // and encoding would lose the comments and the order that an operator may have given the file. If
 // the file does not have the usual form, in which a line without indentation begins a key or an
 // item, the error wraps [errAggregator].

@@ -26,7 +26,7 @@
 //   - The peer is added at the end of the aggregator's resources. All other content of the
 //     aggregator is unchanged, including other entries. If the peer cannot be added reliably,
 //     [Update] fails, and the aggregator is not changed. Only the placeholder of the reference
-//     scripts is replaced as a whole.
+//     scripts, and a file with nothing but comments, are replaced as a whole.
 //
 // [Update] updates the three files of a registered peer. It has to be called whenever the peer changes:
 // after the peer was registered, its number of queues set, its nodeinfo updated, or the peer

@@ -88,9 +88,10 @@ func PendingRequests(d *node.Dir, now time.Time) ([]*Request, error) {
 	return requests, errors.Join(errs...)
 }
 
-// Forget removes a waiting request, so that no answer to it can be filed. Its serial numbers
-// are never used again. Its subnets stay reserved for the peers; [node.Dir.Repair] releases
-// those of debtors agents. Forget fails if there is no such request.
+// Forget removes a waiting request, so that no answer to it can be filed. Its serial
+// numbers are never used again. Its subnets stay reserved for the peers;
+// [node.Dir.Repair] releases those of debtors agents. Forget fails if there is no such
+// request.
 func Forget(ctx context.Context, d *node.Dir, id string) error {
 	if !isHex(id, idDigits) {
 		return fmt.Errorf("%w: %q is not the ID of a request: expected %d lowercase hex digits", errNotWaiting, excerpt.Of(id), idDigits)

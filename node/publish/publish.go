@@ -147,7 +147,7 @@ func (s *Server) bundle() *bundle {
 		return b
 	}
 	if err.Error() != s.lastError && (s.current != nil || !errors.Is(err, fs.ErrNotExist)) { // New has logged that there is no file yet
-		s.cfg.Log.Error("the file is not published, because it is no valid info-bundle of this node; the last valid one is served, if there was one", "file", s.cfg.File, "err", err)
+		s.cfg.Log.Error("the file is not published, because it can not be read, or is no valid info-bundle of this node; the last valid one is served, if there was one", "file", s.cfg.File, "err", err)
 	}
 	s.lastError = err.Error()
 	return s.current

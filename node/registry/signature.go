@@ -50,8 +50,9 @@ func verify(statements, signature []byte, key ed25519.PublicKey) error {
 	return nil
 }
 
-// sign checks a list in the same way as [parse], and signs it with the publisher's key. It
-// replaces an existing signature. The signature covers every byte, including line ends.
+// sign checks a list in the same way as [parse], except the end of its validity, and
+// signs it with the publisher's key. It replaces an existing signature. The signature
+// covers every byte, including line ends.
 func sign(list []byte, key ed25519.PrivateKey) ([]byte, error) {
 	if len(list) > maxList {
 		return nil, tooLarge()

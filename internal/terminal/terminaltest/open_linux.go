@@ -9,8 +9,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Open returns both ends of a terminal of the kernel, which are closed at the end of
-// the test. It skips the test where there are no terminals.
+// Open returns both ends of a pseudo-terminal, which are closed at the end of the test:
+// what is written to keyboard is typed at terminal, and the reverse is displayed. It
+// skips the test where there are no terminals.
 func Open(t testing.TB) (keyboard, terminal *os.File) {
 	t.Helper()
 	keyboard, err := os.OpenFile("/dev/ptmx", os.O_RDWR, 0)
