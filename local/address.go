@@ -20,7 +20,8 @@ const (
 	maxAddressFile = 4 << 10
 )
 
-// errNotOpen means that no door is open on a state folder.
+// errNotOpen means that no door is open on a state folder, as far as a client can determine:
+// there is no address file or passcode, or no connection or no answer.
 var errNotOpen = errors.New("local: door is not open")
 
 // ErrOwner means that the state folder, and its door, belong to another node.
@@ -60,9 +61,9 @@ func writeAddresses(stateDir string, a addresses) (err error) {
 	return os.Rename(f.Name(), filepath.Join(stateDir, addressFile))
 }
 
-// readAddresses reads the address file. If the file does not exist because the disk was
-// full when the door was opened, readAddresses returns the Unix socket. If there is no
-// Unix socket either, it returns errNotOpen.
+// readAddresses reads the address file. If the file does not exist, possibly because the disk
+// was full when the door was opened, readAddresses returns the path of the Unix socket, and no
+// owner. If there is no Unix socket either, it returns errNotOpen.
 func readAddresses(stateDir string) (addresses, error) {
 	path := filepath.Join(stateDir, addressFile)
 	f, err := os.Open(path)

@@ -15,11 +15,11 @@ type bounds struct {
 	prefetch      int // sum of the prefetch-counts of a connection's subscriptions
 	pending       int // operations of a connection that are not durable yet, or whose receipt is not written yet
 
-	connectTime time.Duration // for the client's CONNECT
-	guessPause  time.Duration // before a wrong passcode is answered
+	connectTime time.Duration // for the opening handshake, guessPause included
+	guessPause  time.Duration // before a wrong or missing passcode is answered
 	nackPause   time.Duration // before messages are returned by NACK
 	endTime     time.Duration // for operations in progress when a session ends
-	stopTime    time.Duration // for all connections to end when the door is closed; half of it for operations in progress
+	stopTime    time.Duration // for all connections to end when the door is closed; half of it for operations in progress, instead of endTime
 }
 
 func defaultBounds() bounds {
@@ -39,7 +39,7 @@ func defaultBounds() bounds {
 
 // openingLimit returns how many connections of each listener may be open without having
 // sent the passcode, in a process with this limit of open files. The two listeners of a
-// door together may use a sixteenth of the limit (and at least 8 files): two thirds are
+// door together may use a sixteenth of the limit (but 8 to 1,024 files): two thirds are
 // for connections of peers, see link.Config, and a sixteenth each for the servers of
 // --publish and --admin.
 func openingLimit(openFiles int) int { return max(min(512, openFiles/32), 4) }

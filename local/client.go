@@ -34,13 +34,13 @@ type Client struct {
 	stopDelivery    func()        // closes deliveryStopped
 	deliveryStopped chan struct{} // closed when messages are not delivered any more
 	close           func() error
-	done            chan struct{} // closed when the reading goroutine has ended
+	done            chan struct{} // closed when the connection has ended, and all callbacks were called
 
 	mu            sync.Mutex
 	lastReceipt   uint64                         // number of the receipt requested last
 	callbacks     map[uint64]func(error)         // by receipt number: called once, with the outcome; nil after the connection has ended
 	subscriptions map[string]*ClientSubscription // by id
-	queuedAcks    []string                       // to be written
+	queuedAcks    []string                       // ack headers of messages, for ACKs to be written
 	err           error                          // why the connection has ended
 
 	ackSignal wait.Signal
@@ -48,8 +48,8 @@ type Client struct {
 	running   sync.WaitGroup // all goroutines of the Client
 }
 
-// errUnconfirmed is returned for operations that the door had not confirmed when the
-// connection ended: they may or may not be done.
+// errUnconfirmed is the outcome of operations that the door had not confirmed when the
+// connection ended: they may or may not have been done.
 var errUnconfirmed = errors.New("local: not confirmed before the connection ended")
 
 // Dial connects to the door of the node with this state folder: by the Unix socket or,
@@ -71,7 +71,7 @@ func DialNode(ctx context.Context, stateDir, owner string) (*Client, error) {
 	}
 	path := filepath.Join(stateDir, passcodeFile)
 	secret, err := readPasscode(path)
-	if errors.Is(err, fs.ErrNotExist) { // the passcode is removed when the door is closed
+	if errors.Is(err, fs.ErrNotExist) { // a generated passcode is removed when a door with a TCP port is closed
 		return nil, fmt.Errorf("%w: %w; start \"peerlink serve\" again", errNotOpen, err)
 	}
 	if err != nil {
@@ -87,7 +87,7 @@ func DialNode(ctx context.Context, stateDir, owner string) (*Client, error) {
 	}
 	if err != nil {
 		nc.Close()
-		return nil, fmt.Errorf("the passcode is not sent to this process: %w", err)
+		return nil, fmt.Errorf("the passcode is not sent to the process that listens: %w", err)
 	}
 	return newClient(ctx, nc, secret)
 }
@@ -134,7 +134,7 @@ func newClient(ctx context.Context, nc net.Conn, secret string) (*Client, error)
 	if err := c.connect(ctx, secret); err != nil {
 		c.close()
 		if errors.Is(err, io.EOF) {
-			return nil, fmt.Errorf("%w: it is closing; start \"peerlink serve\" again: %w", errNotOpen, err)
+			return nil, fmt.Errorf("%w: it has closed the connection without an answer; try again, or start \"peerlink serve\" again: %w", errNotOpen, err)
 		}
 		return nil, fmt.Errorf("connect to the local door: %w", err)
 	}
@@ -186,7 +186,8 @@ func (c *Client) exchange(f *stomp.Frame) (*stomp.Frame, error) {
 // unconfirmed. If it returns nil, confirmed is called once: with nil when the message
 // is durable, with the door's [*stomp.ServerError] if it has refused this message, or
 // with another error if the connection has ended before the door has confirmed the
-// message. The reading goroutine calls confirmed, which must not block.
+// message. That error wraps the reason, which can be a ServerError about another message.
+// The reading goroutine calls confirmed, which must not block.
 func (c *Client) Send(ctx context.Context, exchange, routingKey, smpType string, body []byte, confirmed func(error)) error {
 	if err := c.acquireSlot(ctx); err != nil {
 		return err
@@ -233,7 +234,8 @@ func (c *Client) request(f *stomp.Frame, done func(error)) error {
 	return err
 }
 
-// await is like request, but waits for the outcome and returns it.
+// await is like request, but waits for the outcome and returns it, or the cause of the end of
+// ctx.
 func (c *Client) await(ctx context.Context, f *stomp.Frame) error {
 	outcome := make(chan error, 1)
 	if err := c.request(f, func(err error) { outcome <- err }); err != nil {
@@ -335,7 +337,8 @@ func (c *Client) Close() error {
 }
 
 // Err returns why the connection has ended, or nil while it has not: the door's
-// [*stomp.ServerError], [stomp.ErrClosed] after Close, or an error of the network.
+// [*stomp.ServerError], a [*stomp.ProtocolError] if a frame was not expected, or an error of
+// [stomp.Conn.ReadFrame], such as [stomp.ErrClosed] after Close.
 func (c *Client) Err() error {
 	select {
 	case <-c.done:
@@ -400,7 +403,8 @@ func (c *Client) complete(f *stomp.Frame, outcome error) {
 	}
 }
 
-// deliver passes a message to its subscription.
+// deliver passes a message to its subscription, and blocks while the subscription has too many.
+// Once delivery is stopped, deliver drops the message.
 func (c *Client) deliver(f *stomp.Frame) error {
 	id, _ := f.Get("subscription")
 	c.mu.Lock()

@@ -19,7 +19,7 @@ type Message struct {
 	// Missed is the number of copies that were dropped between the previous copy and this one.
 	Missed uint64
 
-	ack string
+	ack string // ack header, for ACK; empty with [AckAuto]
 }
 
 // ClientSubscription is a subscription of a [Client]. It lasts as long as the
@@ -31,7 +31,7 @@ type ClientSubscription struct {
 
 // Subscribe subscribes to "/queue/<inbox>", or to "/exchange/<inbox>/#" for copies,
 // which require [AckAuto]. prefetch is the maximum number of unacknowledged messages; 0
-// means the door's default.
+// means the door's default. After an error, the Client can only be closed.
 func (c *Client) Subscribe(ctx context.Context, destination string, prefetch int, ack AckMode) (*ClientSubscription, error) {
 	if prefetch == 0 {
 		prefetch = defaultPrefetch

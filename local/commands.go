@@ -11,8 +11,8 @@ import (
 // contentType is the only content type that all peers accept.
 const contentType = "application/json"
 
-// handle starts the operation of a frame. If it returns an error, the caller must call
-// op.done.
+// handle starts the operation of a frame, which calls op.done. If handle returns an error, the
+// caller must call op.done with it.
 func (s *session) handle(f *stomp.Frame, op *operation) error {
 	if _, ok := f.Get("transaction"); ok {
 		return refusef("%s in a transaction: transactions are not supported", f.Command)

@@ -16,11 +16,11 @@ func refusef(format string, args ...any) error {
 	return &refusal{reason: fmt.Sprintf(format, args...)}
 }
 
-// destinations are the names allowed in SEND and SUBSCRIBE. They are the same as in
-// RabbitMQ's STOMP plugin.
+// destinations are the names in the destinations allowed in SEND and SUBSCRIBE, which are the
+// same as in RabbitMQ's STOMP plugin.
 type destinations struct {
-	inbox     string
-	exchanges []string
+	inbox     string   // in SUBSCRIBE
+	exchanges []string // in SEND
 }
 
 // parseSend parses the destination of a SEND. The routing key may be missing, because a

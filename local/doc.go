@@ -66,7 +66,7 @@
 // processed already.
 //
 // NACK returns a message to the inbox after a pause of a second, during which the message
-// counts as unacknowledged: so a message that no application accepts is redelivered
+// counts against the prefetch-count: so a message that no application accepts is redelivered
 // slowly, and does not block others. With requeue:false the message is removed instead,
 // as in RabbitMQ without a dead-letter exchange. An ACK or NACK is an error unless it is for
 // an unacknowledged message of the connection.

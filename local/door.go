@@ -33,8 +33,8 @@ type Config struct {
 	// Listen is a loopback address and port, such as 127.0.0.1:61613; port 0 means any
 	// free port. With "" or "none" there is only the Unix socket.
 	Listen    string
-	Inbox     string   // the destination of SUBSCRIBE: "accounts_in", "creditors_in" or "debtors_in"
-	Exchanges []string // destinations of SEND: "to_creditors", "to_debtors", "creditors_out" or "debtors_out"
+	Inbox     string   // name in the destination of SUBSCRIBE: "accounts_in", "creditors_in" or "debtors_in"
+	Exchanges []string // names in the destinations of SEND: "to_creditors", "to_debtors", "creditors_out" or "debtors_out"
 	// Owner identifies the node, as in [embedded.Options], so that [DialNode] can check
 	// which node the state folder belongs to.
 	Owner string
@@ -69,7 +69,7 @@ type Door struct {
 	lock           *flock.Flock // of the state folder
 	listeners      []net.Listener
 	addresses      addresses     // of the listeners
-	retryAddresses func() error  // writes addresses to the address file; nil once the file has been written
+	retryAddresses func() error  // writes addresses to the address file; nil if open has written it
 	connections    chan struct{} // has an element for each connection that has sent the passcode
 	close          func() error
 	logLimiter     *logthrottle.Limiter // clients could fill the log otherwise
@@ -143,9 +143,10 @@ func (d *Door) open(stateDir, address string) error {
 // addressFilePause is the time between attempts to write the address file.
 const addressFilePause = time.Second
 
-// awaitAddressFile waits until the address file is written. It returns false if ctx is
-// done before. Until the file is written no connection is accepted by TCP: otherwise the
-// next door could not determine that there was a TCP port (see removeOldPasscode).
+// awaitAddressFile tries again to write the address file until it is written, unless open
+// has written it. It returns false if ctx is done before. Until the file is written no
+// connection is accepted by TCP: otherwise the next door could not determine that there
+// was a TCP port (see removeOldPasscode).
 func (d *Door) awaitAddressFile(ctx context.Context) bool {
 	if d.retryAddresses == nil {
 		return true
@@ -160,9 +161,10 @@ func (d *Door) awaitAddressFile(ctx context.Context) bool {
 }
 
 // removeOldPasscode removes a generated passcode before a door with a TCP port opens, or
-// if the previous door had a TCP port and crashed, so that it did not remove the passcode:
-// another process may have listened on the port since, and received the passcode. A
-// passcode chosen by the operator is kept; after a crash, a warning is logged.
+// if the previous door had a TCP port and crashed, so that it did not remove the passcode
+// (also if its address file cannot be read, so that this cannot be excluded): another
+// process may have listened on the port since, and received the passcode. A passcode
+// chosen by the operator is kept; after a crash, a warning is logged.
 func (d *Door) removeOldPasscode(stateDir, address string) error {
 	last, err := readAddresses(stateDir)
 	crashed := !errors.Is(err, errNotOpen) && (err != nil || last.TCP != "")
@@ -180,7 +182,8 @@ func (d *Door) removeOldPasscode(stateDir, address string) error {
 // wantsTCP reports whether [Config.Listen] is an address.
 func wantsTCP(address string) bool { return address != "" && address != "none" }
 
-// listen opens the Unix socket and, if there is an address, the TCP port.
+// listen opens the Unix socket and, if there is an address, the TCP port. If the path of the
+// socket is too long, it opens only the TCP port.
 func (d *Door) listen(stateDir, address string) error {
 	wantTCP := wantsTCP(address)
 	unix, err := listenUnix(filepath.Join(stateDir, socketFile))
@@ -257,7 +260,7 @@ func (d *Door) Serve(ctx context.Context) error {
 			if l.Addr().Network() == "unix" || d.awaitAddressFile(ctx) {
 				d.accept(ctx, l, &running)
 			}
-			cancel() // if one listener has failed, the door is closed
+			cancel() // once one listener is closed, the whole door is closed
 		})
 	}
 	running.Wait()
@@ -270,7 +273,7 @@ const acceptPause = 200 * time.Millisecond
 
 // accept accepts connections until the listener is closed. A connection need not wait for
 // others that have not sent the passcode: when there are too many such connections, the
-// oldest one of the user with the most is closed.
+// oldest one of the user with the most is closed, and when accepting fails, an eighth of them.
 func (d *Door) accept(ctx context.Context, l net.Listener, running *sync.WaitGroup) {
 	pending := pendingconns.New[int](d.bounds.opening)
 	for n := 0; ; n++ {
@@ -335,7 +338,7 @@ func (d *Door) logNotConnected(c *openingConn, log *slog.Logger, err error) {
 		if c.user >= 0 {
 			log = log.With("user", c.user)
 		}
-		d.logLimiter.Log(log, slog.LevelWarn, logthrottle.Key{Kind: "crowded out"}, "too many connections of local applications that have not shown the passcode: the oldest one is closed", "max", d.bounds.opening)
+		d.logLimiter.Log(log, slog.LevelWarn, logthrottle.Key{Kind: "crowded out"}, "too many connections of local applications that have not shown the passcode, or too few file descriptors: the oldest one of the user with the most is closed", "max", d.bounds.opening)
 	case errors.Is(err, io.EOF): // the client may only have checked whether the door is open
 	default:
 		d.logLimiter.Log(log, slog.LevelInfo, logthrottle.Key{Kind: "connect"}, "a local application could not connect", "err", err)
@@ -343,7 +346,7 @@ func (d *Door) logNotConnected(c *openingConn, log *slog.Logger, err error) {
 }
 
 // authenticate checks the passcode of a client. If the passcode is wrong or missing,
-// authenticate returns after a pause.
+// authenticate returns an error after a pause.
 func (d *Door) authenticate(ctx context.Context, connect *stomp.Frame) error {
 	given, ok := connect.Get("passcode")
 	if ok && d.passcode.matches(given) {

@@ -12,7 +12,7 @@ var (
 	// errNotLoopback means that the configured address can be reached by other
 	// machines.
 	errNotLoopback = errors.New("local: not a loopback address")
-	// errInUse means that another process has a door open on the same state folder.
+	// errInUse means that a door is open on the same state folder already.
 	errInUse = errors.New("local: door is open already")
 )
 

@@ -21,7 +21,7 @@ type messageWriter struct {
 	session *session
 	sub     *subscription
 	frame   stomp.Frame // reused for each message
-	copies  uint64      // number of copies written so far
+	copies  uint64      // number of the last copy, for its message-id
 	prefix  string      // of the message-ids of copies
 }
 
@@ -53,6 +53,7 @@ func (w *messageWriter) header(name, value string) {
 	w.frame.Headers = append(w.frame.Headers, stomp.Header{Name: name, Value: value})
 }
 
+// begin starts a frame with the headers that messages and copies have in common.
 func (w *messageWriter) begin(m *broker.Incoming, id string, redelivered bool) {
 	w.frame.Headers = w.frame.Headers[:0]
 	w.header("subscription", w.sub.id)
@@ -61,8 +62,8 @@ func (w *messageWriter) begin(m *broker.Incoming, id string, redelivered bool) {
 	w.header("redelivered", strconv.FormatBool(redelivered))
 }
 
-// finish adds the other headers and writes the frame. The application headers come
-// last, because of a repeated STOMP header the first is used.
+// finish adds the other headers and writes the frame. The application headers come last: of a
+// repeated header the first counts, so none of them replaces a header of STOMP.
 func (w *messageWriter) finish(m *broker.Incoming) error {
 	w.header("type", m.Type)
 	w.header("content-type", m.ContentType)

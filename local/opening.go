@@ -10,14 +10,14 @@ import (
 )
 
 // errTooManyOpening is the cause when a connection that has not sent the passcode is closed
-// because there are too many of these.
+// because there are too many of these, or because no file descriptors are left.
 var errTooManyOpening = errors.New("too many connections have not shown the passcode")
 
 // openingConn is an accepted connection that has not sent the passcode yet.
 type openingConn struct {
 	nc      net.Conn
 	user    int             // the user of the client, -1 if unknown
-	ctx     context.Context // ends with the connection
+	ctx     context.Context // ends with the connection, or when the door is closed
 	cancel  context.CancelCauseFunc
 	pending *pendingconns.Conn[int]
 }

@@ -17,7 +17,8 @@ type operation struct {
 	destination string  // of a SEND
 }
 
-// done ends the operation; err is nil if its changes are durable. It does not block,
+// done ends the operation. If err is nil, the operation has succeeded: a message that was sent
+// or removed is durable; a message of NACK is returned to the inbox later. done does not block,
 // because the store's writer calls it.
 func (o *operation) done(err error) {
 	s := o.session

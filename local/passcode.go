@@ -25,10 +25,10 @@ const (
 	minPasscode, maxPasscode = 16, 250
 )
 
-// errExposed means that other users than the node's can read the passcode.
+// errExposed means that other users than the node's may have access to the passcode file.
 var errExposed = errors.New("local: passcode is not secret")
 
-// passcode is the secret that clients must send. It is never logged or quoted in
+// passcode verifies the secret that clients must send. The secret is never logged or quoted in
 // errors.
 type passcode struct {
 	path   string // of its file, for errors to clients that do not send it
@@ -96,8 +96,8 @@ func removeGenerated(path string) (chosen bool, err error) {
 	return false, nil
 }
 
-// readPasscode reads the file. It returns errExposed if other users can read the file, or
-// if it belongs to another user.
+// readPasscode reads the file. It returns errExposed if other users have access to the file,
+// or if it belongs to another user.
 func readPasscode(path string) (string, error) {
 	f, err := os.Open(path)
 	if err != nil {
@@ -125,11 +125,12 @@ func readPasscode(path string) (string, error) {
 		return "", fmt.Errorf("read passcode for local applications: %w", err)
 	}
 	secret := strings.TrimSuffix(strings.TrimSuffix(string(text), "\n"), "\r")
-	if len(secret) < minPasscode || len(secret) > maxPasscode || strings.ContainsFunc(secret, notPrintable) {
-		return "", fmt.Errorf("%s is not a passcode: expected one line of %d to %d printable ASCII characters; remove it, and a new one is made at the next start",
+	if len(secret) < minPasscode || len(secret) > maxPasscode || strings.ContainsFunc(secret, isForbidden) {
+		return "", fmt.Errorf("%s is not a passcode: expected one line of %d to %d printable ASCII characters without spaces; remove it, and a new one is made at the next start",
 			path, minPasscode, maxPasscode)
 	}
 	return secret, nil
 }
 
-func notPrintable(r rune) bool { return r <= ' ' || r > '~' }
+// isForbidden reports whether a passcode must not contain r.
+func isForbidden(r rune) bool { return r <= ' ' || r > '~' }

@@ -20,11 +20,11 @@ type session struct {
 	conn *stomp.Conn
 	log  *slog.Logger
 
-	opCtx     context.Context // of operations in progress; canceled when the session stops waiting for them
+	opCtx     context.Context // of operations in progress and of subscriptions; canceled when the session stops waiting for operations
 	cancelOps context.CancelFunc
 	aborted   chan struct{} // closed when abort returns
 
-	wake      wait.Signal   // for run: there are receipts to write, or the session ends
+	wake      wait.Signal   // for run: there are receipts to write, the session ends, or pending has decreased since
 	slotFreed wait.Signal   // for read: pending has decreased, or the session ends
 	tags      atomic.Uint64 // the last tag of a delivery, of all subscriptions
 
@@ -38,9 +38,9 @@ type session struct {
 
 // endReason describes how a session ends.
 type endReason struct {
-	err           error              // why, for the log
+	err           error              // why, for the log; nil after DISCONNECT
 	errorToClient *stomp.ServerError // sent to the client, unless nil
-	receipt       *string            // requested by DISCONNECT
+	receipt       *string            // receipt ID requested by DISCONNECT; nil if none
 	connBroken    bool               // the connection has broken: nothing can be sent to the client
 
 	timer *time.Timer // calls abort
@@ -62,8 +62,8 @@ func newSession(d *Door, conn *stomp.Conn, log *slog.Logger) *session {
 	return s
 }
 
-// run runs the session until it has ended, and returns why. When ctx is done, the session
-// ends with errStopping.
+// run runs the session until it has ended, and returns why, nil after DISCONNECT. When ctx is
+// done, the session ends with errStopping.
 func (s *session) run(ctx context.Context) error {
 	stopped := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {

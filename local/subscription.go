@@ -77,8 +77,8 @@ func (s *session) register(sub *subscription) error {
 	return nil
 }
 
-// removeSubscription ends a subscription. Its unacknowledged messages are returned to
-// the inbox.
+// removeSubscription ends a subscription, and waits until its unacknowledged messages are
+// returned to the inbox.
 func (s *session) removeSubscription(id string) error {
 	sub := s.subscription(id)
 	if sub == nil {
@@ -93,7 +93,8 @@ func (s *session) removeSubscription(id string) error {
 	return nil
 }
 
-// unsubscribeAll ends all subscriptions, after the session has begun to end.
+// unsubscribeAll ends all subscriptions, after the session has begun to end, and waits until
+// their unacknowledged messages are returned to the inbox.
 func (s *session) unsubscribeAll() {
 	s.mu.Lock()
 	subs := make([]*subscription, 0, len(s.subscriptions))
@@ -113,8 +114,8 @@ func (s *session) subscription(id string) *subscription {
 	return s.subscriptions[id]
 }
 
-// run delivers messages until the subscription ends. If it ends for another reason than
-// its cancellation, it ends the session too.
+// run delivers messages until the subscription is canceled. If delivery fails before, run ends
+// the session too.
 func (sub *subscription) run(ctx context.Context, s *session, release, deliver func() error) {
 	defer close(sub.done)
 	switch err := deliver(); {

@@ -16,7 +16,7 @@ type AckMode string
 
 const (
 	AckAuto       AckMode = "auto"              // without ACK, when the message has been sent
-	AckClient     AckMode = "client"            // by the ACK of the message or of a later one
+	AckClient     AckMode = "client"            // by the ACK of the message or of a later one of the subscription
 	AckIndividual AckMode = "client-individual" // by the ACK of the message
 )
 
@@ -32,7 +32,7 @@ type unacked struct {
 	freed    wait.Signal // notified when used has decreased
 
 	mu   sync.Mutex
-	used int    // messages delivered, and neither removed from the inbox nor returned to it yet; at most prefetch
+	used int    // messages delivered that count against prefetch, until free is called; at most prefetch
 	held []held // messages that the client can acknowledge, with growing tags
 }
 
@@ -56,8 +56,8 @@ func (u *unacked) use(n int) {
 	u.used += n
 }
 
-// free counts n fewer messages as delivered: they are removed from the inbox, or returned
-// to it.
+// free makes n messages no longer count against the prefetch-count: the client has acknowledged
+// them, or they are removed from the inbox, returned to it, or cannot be delivered.
 func (u *unacked) free(n int) {
 	u.mu.Lock()
 	u.used -= n
