@@ -47,11 +47,11 @@ type Client struct {
 	cfg  ClientConfig
 
 	sendSlot      chan struct{} // has an element while a goroutine sends
-	disconnecting bool          // DISCONNECT was sent; guarded by sendSlot
+	disconnecting bool          // Disconnect was called, so nothing more is sent; guarded by sendSlot
 	windowFreed   chan struct{} // contains an element after confirmed has increased
 
-	sent              atomic.Uint64 // number of the last message written
-	disconnectReceipt atomic.Uint64 // receipt of DISCONNECT; 0 before it was sent
+	sent              atomic.Uint64 // number of the last message queued to be written
+	disconnectReceipt atomic.Uint64 // receipt number of DISCONNECT; 0 before that is queued to be written
 	confirmed         atomic.Uint64 // number of the last message confirmed; written by run only
 	repeatedReceipts  allowance     // of receipts for the last message confirmed; used by run only
 

@@ -28,7 +28,8 @@ const (
 
 // Close closes the connection at once, without writing queued frames, but after a
 // CloseAfterFlush or Fail in progress has finished. All calls that wait for the
-// connection return [ErrClosed], and the Conn's goroutine has ended when Close returns.
+// connection return [ErrClosed], or the earlier reason if writing had failed, and the Conn's
+// goroutine has ended when Close returns.
 // Further calls do nothing.
 func (c *Conn) Close() error {
 	if c.closeReason() != nil {

@@ -12,7 +12,8 @@ import (
 )
 
 const (
-	// WriteTimeout is how long the peer may take to accept a write.
+	// WriteTimeout is how long the peer may take to accept a write, which may be all that is
+	// queued.
 	WriteTimeout = 60 * time.Second
 
 	// maxQueued is how many bytes may be queued for the writer before WriteFrame

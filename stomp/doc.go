@@ -41,8 +41,8 @@
 // once, and many frames in large writes, without a timer. Every queue is bounded: a full
 // buffer blocks WriteFrame, a full window blocks [Client.Send], and a [Server] whose
 // Next is not called reads nothing, which fills the peer's TCP window. So backpressure
-// propagates from one store to the other. It is bounded in time too: if a peer accepts
-// no bytes for [WriteTimeout], the connection ends ([ErrStalled]).
+// propagates from one store to the other. It is bounded in time too: if a peer has not
+// accepted a whole write after [WriteTimeout], the connection ends ([ErrStalled]).
 //
 // # Heart-beats
 //

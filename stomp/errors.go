@@ -13,12 +13,12 @@ var (
 	// ErrStopped means that [Conn.StopReading] was called.
 	ErrStopped = errors.New("stomp: reading stopped")
 	// ErrSilent means that the peer sent nothing, not even a heart-beat, for
-	// longer than agreed.
+	// longer than agreed, [HeartBeat].Grace included.
 	ErrSilent = errors.New("stomp: peer is silent")
 	// ErrSlow means that the peer began a frame and took too long to finish it.
 	ErrSlow = errors.New("stomp: peer is too slow")
 	// ErrStalled means that data could not be written in time, because the peer did not
-	// read.
+	// read, or read too slowly.
 	ErrStalled = errors.New("stomp: peer does not read")
 	// ErrConnectTimeout means that the opening handshake was not complete in time.
 	ErrConnectTimeout = errors.New("stomp: no session within the time limit")
@@ -49,8 +49,8 @@ type ServerError struct {
 	// as returned by [Client.Send]. It is 0 if the server has named no message, or none
 	// that is unconfirmed.
 	MessageNumber uint64
-	// The message that has caused the error, as the server has received it. ReceiptID
-	// is its receipt header.
+	// The message that has caused the error, as the server has received it, if there is one.
+	// ReceiptID is its receipt header. A server may send an explanation as the Body instead.
 	ReceiptID   string
 	Type        string
 	ContentType string

@@ -222,7 +222,7 @@ func (r *Reader) readBody(command, length string) ([]byte, error) {
 	return body, nil
 }
 
-// readBodyToNUL reads a body of unknown length.
+// readBodyToNUL reads a body of unknown length and the NUL after it.
 func (r *Reader) readBodyToNUL(command string) ([]byte, error) {
 	var body []byte
 	for {

@@ -15,7 +15,7 @@ type ServerConfig struct {
 	Destination    string        // the only destination allowed in messages
 	HeartBeat      HeartBeat     // what to offer and to request
 	ConnectTimeout time.Duration // limit of the opening handshake; 0: DefaultConnectTimeout
-	Limits         Limits        // of received frames; zero fields: DefaultLimits
+	Limits         Limits        // of received frames, and of receipts; zero fields: DefaultLimits
 }
 
 // Received is a message that a [Server] has received.
