@@ -1,7 +1,7 @@
 // Package smp implements the ten messages of the Swaptacular Messaging Protocol 2.1 in
 // JSON: it validates them, translates them between the ID ranges of two peers, and
 // computes their routing keys. It uses no network and no broker: its functions take bytes,
-// return bytes or an [Error], and have no side effects.
+// return bytes or an error, and have no side effects.
 //
 // # The model
 //
@@ -58,7 +58,7 @@
 //     newline at the end of a transfer_note_format or debtor_info_sha256.
 //
 // The input is bounded: [MaxBody] bytes from a peer, [MaxApplicationBody] from the node's
-// own application, and unknown properties nested at most 32 deep.
+// own application, and arrays and objects nested at most 32 deep, the message included.
 //
 // The package has no state: all functions may be called concurrently.
 //

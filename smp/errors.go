@@ -18,7 +18,7 @@ var (
 	// errField: a field is missing, given twice, out of its limits, or inconsistent with
 	// another field.
 	errField = errors.New("invalid field")
-	// errForeignID: an ID is outside of the ranges agreed with the peer.
+	// errForeignID: an ID is outside of the ranges of the [View].
 	errForeignID = errors.New("foreign ID")
 	// errCoordinator: the message has a coordinator that the peer cannot be.
 	errCoordinator = errors.New("invalid coordinator")
@@ -37,7 +37,7 @@ var ErrView = errors.New("inconsistent view of a peer")
 // private to users.
 type Error struct {
 	kind   error  // one of the variables above
-	Type   string // the message's type; empty if the type is invalid
+	Type   string // the message's type; empty if it is invalid, and in errors of [PeekIDs]
 	Field  string // the invalid field; empty if the error is not about a single field
 	Detail string // what is wrong, and what was expected
 }

@@ -139,7 +139,7 @@ func (f *field) expectation() string {
 }
 
 // describe describes a value for errors. It does not quote a private value, but returns
-// only its size.
+// only its kind and, of a string, the size.
 func (t token) describe(private bool) string {
 	switch t.kind {
 	case stringToken:

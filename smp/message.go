@@ -67,7 +67,7 @@ func (m *message) parse(s *schema, body []byte) error {
 	return nil
 }
 
-// body returns the message as JSON; length is the expected length.
+// body returns the message as JSON; length is its expected length in bytes.
 func (m *message) body(length int) []byte {
 	b := make([]byte, 0, length)
 	for i := range m.schema.fields {
@@ -117,7 +117,7 @@ func (m *message) coordinatorType() string {
 	return string(text)
 }
 
-// checkLength reports an error for a body longer than limit.
+// checkLength returns an error for a body longer than limit, in bytes.
 func checkLength(typ string, body []byte, limit int) error {
 	if len(body) <= limit {
 		return nil

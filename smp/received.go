@@ -76,8 +76,8 @@ func (m *message) headers(owner nodetype.Type) Headers {
 const tradeBits = 0xff << 32
 
 // routingKey returns the routing key of the message with these headers at a node of type
-// owner. A message about an agent's trade is routed by its coordinator, regardless of the
-// account's owner. (Section "Incoming", 6.)
+// owner. At a creditors agent, a message with CoordinatorType "agent" is routed by its
+// coordinator, regardless of the account's owner. (Section "Incoming", 6.)
 func (h Headers) routingKey(owner nodetype.Type) string {
 	switch {
 	case owner == nodetype.AccountingAuthority:

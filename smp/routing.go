@@ -9,7 +9,7 @@ import (
 
 // RoutingKey distributes IDs evenly over a tree of topics, so that an application can
 // split its queue in two repeatedly: it returns the top 24 bits of MD5 over the IDs, as
-// digits separated by dots, "1.0.1. ...". MD5 is defined by the protocol; nothing here
+// binary digits separated by dots, "1.0.1. ...". MD5 is defined by the protocol; nothing here
 // depends on its cryptographic strength. (Section "Incoming", 6.)
 func RoutingKey(ids ...int64) string {
 	input := make([]byte, 0, 16)

@@ -21,7 +21,7 @@ type scanner struct {
 	started bool // a member has been parsed
 }
 
-// maxDepth bounds the nesting of unknown properties.
+// maxDepth bounds the nesting of objects and arrays, the message itself included.
 const maxDepth = 32
 
 // tokenKind is the kind of a JSON value.
@@ -310,7 +310,8 @@ func hexUnit(data []byte) rune {
 }
 
 // numberLength returns the length of the longest JSON number at the beginning of data, or
-// 0 if there is none. The caller must check the text after it.
+// 0 if there is none, or if its fraction or exponent has no digits. The caller must check the
+// text after it.
 func numberLength(data []byte) int {
 	i := 0
 	if i < len(data) && data[i] == '-' {

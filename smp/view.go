@@ -65,8 +65,8 @@ func (v View) Check() error {
 // message's headers. Errors are an [Error], which is permanent, or [ErrView]. (Section
 // "Outgoing".)
 //
-// The coordinator type is not checked, nor is the coordinator ID beyond what the
-// translation needs: the peer checks them in its Incoming.
+// Outgoing does not check whether the node may use the coordinator type and ID (beyond what the
+// translation needs), nor whether the timestamp is in the future: the peer's Incoming does.
 func (v View) Outgoing(typ, contentType string, body []byte) ([]byte, error) {
 	if err := v.Check(); err != nil {
 		return nil, err
