@@ -5,7 +5,8 @@
 //	GET /links       the same in JSON ([Links])
 //	GET /metrics     metrics for Prometheus
 //	GET /healthz     200 while the service runs; 503 if a part of the service hangs
-//	GET /readyz      200 while the service serves all peers; otherwise 503 and the reasons
+//	GET /readyz      200 while the service can serve its peers, reachable or not; otherwise 503
+//	                 and the reasons
 //	GET /log-level   the log level
 //	PUT /log-level   changes it: error, warning, info or debug
 //
@@ -16,8 +17,8 @@
 //
 // Nothing served is secret, but parts of it were written by peers: they are bounded in
 // length, and escaped for display. Web pages in a browser on this machine have no access:
-// requests with a name in Host are refused, against DNS rebinding, and so are cross-origin
-// requests.
+// requests with another name than localhost in Host are refused, against DNS rebinding, and so
+// are cross-origin requests.
 package admin
 
 import (
@@ -65,7 +66,7 @@ type Config struct {
 
 // Bounds of the server.
 const (
-	maxHeader    = 16 << 10
+	maxHeader    = 16 << 10         // bytes of a request's header
 	readTimeout  = 10 * time.Second // for reading a request
 	writeTimeout = 30 * time.Second // for the response
 	idleTimeout  = time.Minute      // between two requests
@@ -81,8 +82,8 @@ type Server struct {
 	process  prometheus.Gatherer
 }
 
-// Open listens on the address. It returns [ErrAddress] or [ErrExposed] if the address
-// cannot be used.
+// Open listens on the address. It returns [ErrAddress] if the address is invalid, and
+// [ErrExposed] if it is not permitted.
 func Open(cfg Config) (*Server, error) {
 	a, err := ParseAddress(cfg.Address)
 	if err != nil {
@@ -117,7 +118,8 @@ func (s *Server) Address() string {
 	return a.String()
 }
 
-// Serve serves requests until ctx is done, and closes the listener.
+// Serve serves requests until ctx is done, and closes the listener. Its error is that of the
+// listener, and nil when ctx is done.
 func (s *Server) Serve(ctx context.Context) error {
 	failed := make(chan error, 1)
 	go func() { failed <- s.http.Serve(s.listener) }()

@@ -23,10 +23,10 @@ func makeFamilies() map[string]family {
 		labels     []string
 	}{
 		{"info", "Version, node ID and type of the node; always 1.", []string{"version", "node", "type"}},
-		{"ready", "1 while the service serves all peers.", nil},
+		{"ready", "1 while the service can serve its peers, reachable or not.", nil},
 		{"broker_warnings", "Queues in RabbitMQ whose messages can be lost.", nil},
 		{"peers", "Peers in each state.", []string{"state"}},
-		{"connections", "Connections that carry messages now.", []string{"peer", "direction"}},
+		{"connections", "Open connections with a session.", []string{"peer", "direction"}},
 		{"messages_sent_total", "Messages written to a connection.", []string{"peer"}},
 		{"bytes_sent_total", "Bytes of the messages written to a connection.", []string{"peer"}},
 		{"messages_confirmed_total", "Sent messages that the peer has stored.", []string{"peer"}},
@@ -37,7 +37,7 @@ func makeFamilies() map[string]family {
 		{"messages_refused_by_peer_total", "Sent messages that the peer has refused.", []string{"peer"}},
 		{"messages_set_aside_total", "Messages taken out of the queue because they can not be sent.", []string{"peer"}},
 		{"connects_total", "Connections on which a session began.", []string{"peer"}},
-		{"failures_total", "Failed attempts to connect for sending, and failed connections.", []string{"peer"}},
+		{"failures_total", "Failed attempts to connect for sending, and connections for sending that failed.", []string{"peer"}},
 		{"bundle_fetches_total", "Fetches of the info-bundle that the peer publishes.", []string{"peer"}},
 		{"bundle_fetch_failures_total", "Fetches of the info-bundle that the peer publishes that failed.", []string{"peer"}},
 		{"connections_rejected_total", "Connections rejected before they were registered with a peer.", []string{"reason"}},

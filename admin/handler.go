@@ -56,7 +56,8 @@ func (e escapedResponse) Write(p []byte) (int, error) { return e.out.Write(p) }
 // Unwrap returns the original response, for [http.ResponseController].
 func (e escapedResponse) Unwrap() http.ResponseWriter { return e.ResponseWriter }
 
-// securityHeaders sets headers that keep browsers from executing, loading and caching anything.
+// securityHeaders sets headers that keep browsers from executing scripts, from loading anything
+// but this server's style sheet, and from caching.
 func securityHeaders(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h := w.Header()
@@ -69,9 +70,9 @@ func securityHeaders(next http.Handler) http.Handler {
 	})
 }
 
-// rejectForeignHost refuses requests with a name in Host: the owner of a name can let it
-// resolve to this address (DNS rebinding), and a browser would then treat this server as
-// part of that site.
+// rejectForeignHost refuses requests with another name than localhost in Host: the owner of a name
+// can let it resolve to this address (DNS rebinding), and a browser would then treat this server
+// as part of that site.
 func rejectForeignHost(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		host := r.Host

@@ -12,8 +12,8 @@ import (
 type Links struct {
 	Version string    `json:"version"`
 	At      time.Time `json:"at"`
-	// Ready reports whether the service serves all peers; if not, Troubles has the
-	// reasons.
+	// Ready reports whether the service can serve its peers, reachable or not; if not, Troubles
+	// has the reasons.
 	Ready    bool     `json:"ready"`
 	Troubles []string `json:"troubles"`
 	// Warnings are problems that an operator should solve although the service is ready.
@@ -30,8 +30,8 @@ type Queue struct {
 	Name     string     `json:"name"`
 	Messages int64      `json:"messages"`         // in it now
 	Oldest   *time.Time `json:"oldest,omitempty"` // arrival of the oldest of them
-	SetAside int64      `json:"set_aside"`        // dead letters
-	Total    uint64     `json:"total"`            // ever stored in it
+	SetAside int64      `json:"set_aside"`        // number of dead letters
+	Total    uint64     `json:"total"`            // number of messages ever stored in it
 }
 
 // links collects the state of all parts of the service.
@@ -73,7 +73,7 @@ func queues(stats embedded.Stats) []Queue {
 	return list
 }
 
-// QueuedFor returns the number of messages in the queues of a peer.
+// QueuedFor returns the number of messages in the queues of a peer in the embedded broker.
 func (l *Links) QueuedFor(p link.PeerStatus) (n int64) {
 	for _, name := range p.Queues {
 		for _, q := range l.Queues {
