@@ -125,7 +125,8 @@ func (a *app) reportPanic(code *int) {
 // printed everything itself.
 var errSilent = errors.New("failed")
 
-// usageError is an error in the arguments that is found only when the command runs.
+// usageError is an error in the arguments or in environment variables. It has the exit code of
+// wrong usage even if it is found only when the command runs.
 type usageError struct{ msg string }
 
 func (e *usageError) Error() string { return e.msg }

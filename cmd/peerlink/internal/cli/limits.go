@@ -12,8 +12,9 @@ import (
 	"peerlink/link"
 )
 
-// minFree is the free disk space, in bytes, that is reserved for the node's own applications. If less
-// is free, messages from peers are accepted only as fast as the applications consume messages.
+// minFree is the free disk space, in bytes, below which messages from peers are accepted only as
+// fast as the applications consume messages; most of the rest is for messages of the node's own
+// applications (see MinFree in embedded.Options).
 const minFree = 64 << 20
 
 // reserve is the size, in bytes, of the embedded broker's file that is removed when the disk is
@@ -26,9 +27,9 @@ const defaultQuota = 1 << 30
 // limitFlags are the flags for the limits on the resources that one peer can use.
 type limitFlags struct {
 	connections int
-	rate        int // messages per second
-	quota       byteSize
-	idle        time.Duration
+	rate        int           // messages per second; 0: no limit
+	quota       byteSize      // 0: no limit
+	idle        time.Duration // 0: never
 }
 
 func (l *limitFlags) add(c *cobra.Command) {

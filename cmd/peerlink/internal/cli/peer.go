@@ -292,7 +292,7 @@ type peerInfo struct {
 	UpdatedAt         string    `json:"updated_at,omitempty"`
 	BundleURLs        []string  `json:"info_bundle_urls"` // where the peer publishes its info-bundle
 	BundleURLsProblem string    `json:"info_bundle_urls_problem,omitempty"`
-	Follow            bool      `json:"follow"`             // whether the service fetches it
+	Follow            bool      `json:"follow"`             // whether the service may fetch it
 	Issued            *certInfo `json:"issued"`             // the peer certificate for the peer
 	Received          *certInfo `json:"received,omitempty"` // the peer certificate from the peer
 }

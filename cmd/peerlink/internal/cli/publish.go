@@ -24,8 +24,8 @@ func publishFlags(c *cobra.Command, f *publishSettings) {
 	fromEnv(c.Flags(), "publish-file", "PEERLINK_PUBLISH_FILE")
 }
 
-// start serves the info-bundle until stop is called or ctx is done. stop waits until the server has
-// ended.
+// start starts to serve the info-bundle, until stop is called or ctx is done, unless --publish is
+// "none". stop waits until the server has ended.
 func (f *publishSettings) start(ctx context.Context, d *node.Dir, log *slog.Logger) (stop func(), err error) {
 	if f.listen == "none" {
 		if f.file != "" {

@@ -104,7 +104,8 @@ func messageCount(n int, singular, plural string) string {
 	return strings.TrimSpace(fmt.Sprintf("%d messages %s", n, plural))
 }
 
-// withSelected calls do with the dead letters selected by the arguments.
+// withSelected calls do with the dead letters selected by the arguments. If there are none, it
+// only prints that.
 func (a *app) withSelected(cmd *cobra.Command, f queueFlags, args []string, all bool, do func(*queueAdmin, selection) error) error {
 	if all == (len(args) > 1) {
 		return usagef("expected the IDs of messages, or --all")

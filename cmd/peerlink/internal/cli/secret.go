@@ -40,7 +40,8 @@ func (a *app) keyPath() string {
 	return node.DefaultKeyFile(a.dir)
 }
 
-// rootKey decrypts the root key. It prompts for the passphrase if there is a terminal.
+// rootKey decrypts the root key, with the passphrase from the file given by a flag or from a
+// prompt.
 func (a *app) rootKey(ctx context.Context) (crypto.Signer, error) {
 	key, pass, err := a.rootKeyAndPassphrase(ctx)
 	clear(pass)
@@ -194,7 +195,8 @@ func (a *app) removeLeftovers(path string, key crypto.Signer, passphrases ...[]b
 	a.warnLeftovers(path)
 }
 
-// holdsKey reports whether the file is an encrypted key file with the key.
+// holdsKey reports whether the file is a key file with the key that one of the passphrases
+// decrypts.
 func holdsKey(file string, key crypto.Signer, passphrases [][]byte) bool {
 	data, err := durable.Read(file, maxInputFile)
 	if err != nil {

@@ -204,7 +204,7 @@ func (a *app) tail(ctx context.Context, state string, count int, asJSON bool) er
 		return fmt.Errorf("%w; name this node's own state folder with --state", err)
 	}
 	if err != nil {
-		return fmt.Errorf("no service is running with the state folder %s: %w", state, err)
+		return fmt.Errorf("can not connect to a service with the state folder %s: %w", state, err)
 	}
 	defer client.Close()
 	sub, err := client.Subscribe(ctx, "/exchange/"+d.Identity().Type.Inbox()+"/#", 0, local.AckAuto)

@@ -271,8 +271,9 @@ func setFormerQueuePatterns(ctx context.Context, cfg *link.Config) error {
 	return nil
 }
 
-// serveRabbitMQ runs the links and then closes the broker, which the caller must close too. There
-// is no lock, because several services can use the same RabbitMQ and share the queues.
+// serveRabbitMQ runs the links and then closes the broker. After an error the broker may be open,
+// so the caller must close it too. There is no lock, because several services can use the same
+// RabbitMQ and share the queues.
 func serveRabbitMQ(ctx context.Context, f serveFlags, cfg link.Config, level *slog.LevelVar) error {
 	if err := setFormerQueuePatterns(ctx, &cfg); err != nil {
 		return err

@@ -64,7 +64,8 @@ func stateFolder(d *node.Dir, dir string) (string, error) {
 	return dir, nil
 }
 
-// openState creates the node's state folder, accessible by its owner only.
+// openState returns the path of the node's state folder. It creates the folder, accessible by its
+// owner only, if it does not exist.
 func openState(d *node.Dir, dir string) (string, error) {
 	dir, err := stateFolder(d, dir)
 	if err != nil {
@@ -83,8 +84,9 @@ func openState(d *node.Dir, dir string) (string, error) {
 	return dir, nil
 }
 
-// warnOpenDirectory warns if every user can change the node's directory, and thus redirect its messages. It is not an
-// error, because the modes may not be configurable, for example in a container.
+// warnOpenDirectory warns if every user can change a folder of the node's directory, and thus
+// redirect its messages. It is not an error, because the modes may not be configurable, for
+// example in a container.
 func warnOpenDirectory(dir string, log *slog.Logger) {
 	peers := filepath.Join(dir, "peers")
 	folders := []string{dir, peers, filepath.Join(dir, "db"), filepath.Join(dir, "nodeinfo")}

@@ -37,8 +37,8 @@ func (t *trustFlags) add(c *cobra.Command) {
 // generate keys until one has a fingerprint with the same end.
 const minTypedDigits = 12
 
-// checkTrust compares the root key in the bundle with the flags. It does so even for a known peer, so that no flag is
-// ignored.
+// checkTrust compares the root key in the bundle with the flags. It does so even for a known peer,
+// so that no flag is ignored, except --registry for an agent, whose ID is derived from its key.
 func (a *app) checkTrust(ctx context.Context, b *infobundle.Bundle, t trustFlags) error {
 	if t.set.Changed("fingerprint") {
 		got := pki.Fingerprint(b.Root.PublicKey)
@@ -89,7 +89,8 @@ func (a *app) confirmRootKey(ctx context.Context, b *infobundle.Bundle, t trustF
 	return nil
 }
 
-// compareTyped compares a typed fingerprint, or the end of one, with a complete one. It ignores spaces, colons and letter case.
+// compareTyped compares a typed fingerprint, or the end of one, with a complete one. It ignores
+// spaces, colons, hyphens, letter case and the prefix sha256.
 func compareTyped(typed, fingerprint string) error {
 	clean := strings.NewReplacer(" ", "", "\t", "", ":", "", "-", "").Replace(strings.ToLower(typed))
 	clean = strings.TrimPrefix(clean, "sha256")
