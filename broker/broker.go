@@ -20,8 +20,8 @@ var (
 	ErrClosed = errors.New("broker: closed")
 	// ErrUnroutable is reported for a message that is routed to no queue.
 	ErrUnroutable = errors.New("broker: no queue is bound for this message")
-	// ErrInUse is returned for a queue that has a consumer already, in this or in another
-	// process.
+	// ErrInUse is returned for a queue that has a consumer already: in this process, or in
+	// another one if the broker detects these.
 	ErrInUse = errors.New("broker: queue is in use")
 	// ErrReopen is returned by a Consumer that has ended although nothing has failed, after
 	// all its deliveries were confirmed or excluded. The caller should open a new Consumer
@@ -80,24 +80,25 @@ type Broker interface {
 	// peer are routed to its queues. A later call with a changed PeerBinding updates the
 	// objects.
 	Bind(ctx context.Context, b PeerBinding) error
-	// Unbind removes the bindings that Bind made: from then on, no message is routed to
-	// the peer's queues. Queued messages stay.
+	// Unbind ends the routing that Bind has set up: from then on, no message is routed to
+	// the peer's queues. The queues and their messages stay.
 	Unbind(ctx context.Context, b PeerBinding) error
-	// CheckInUse returns [ErrInUse] if the queue has a consumer. It is an early check, so
-	// that a caller need not prepare for a Consume that would fail. Only Consume is
-	// authoritative.
+	// CheckInUse returns [ErrInUse] if the queue has a consumer, and nil if the queue does not
+	// exist. It is an early check, so that a caller need not prepare for a Consume that would
+	// fail. Only Consume is authoritative.
 	CheckInUse(ctx context.Context, queue string) error
 	// Consume opens a queue for consuming. It returns [ErrNoQueue] if the queue does not
-	// exist, and [ErrInUse] if the queue has a Consumer already, in any process. Deliveries
-	// that are not confirmed return to the queue when the Consumer is closed.
+	// exist, and [ErrInUse] if the queue has a consumer already. Deliveries that are not
+	// confirmed return to the queue when the Consumer is closed.
 	Consume(ctx context.Context, queue string) (Consumer, error)
 	// Publish opens the inbox for a stream of received messages. confirmed is called, from
-	// one goroutine at a time, with an increasing count n: the first n messages that
-	// this Publisher has accepted are durable. confirmed must not block. An error is final: no message
-	// after the first n will be confirmed.
+	// one goroutine at a time, with an increasing count n: the first n messages that this
+	// Publisher has accepted (its Publish returned nil) are durable. confirmed must not block.
+	// An error is final: n need not have increased, and no message after the first n will be
+	// confirmed.
 	Publish(ctx context.Context, confirmed func(n uint64, err error)) (Publisher, error)
-	// Health returns the reason why messages cannot be stored or consumed at the moment, or
-	// nil if no problem is known. It does not block.
+	// Health returns why some messages cannot be stored or consumed at the moment, or nil if no
+	// problem is known. It does not block.
 	Health() error
 	// Close flushes pending work, as far as possible, and releases all resources.
 	Close() error
@@ -128,14 +129,16 @@ type Consumer interface {
 	Next(ctx context.Context, limit int) ([]Delivery, error)
 	// Confirm removes the delivery with this tag and all earlier deliveries, except those
 	// that were passed to Exclude or DeadLetter. It returns before the removal is durable:
-	// at worst the messages are delivered again after a crash.
+	// at worst the messages are delivered again after a crash. A tag that was not delivered
+	// is an error, one that was confirmed already is not.
 	Confirm(tag uint64) error
 	// Exclude excludes one delivery from every later Confirm: the message stays in the
 	// queue until DeadLetter has moved it. Exclude does not block.
 	Exclude(tag uint64) error
 	// DeadLetter moves one delivery to the dead letters, with the reason. It returns when
 	// the move is durable. If DeadLetter fails, the message stays in the queue, even if
-	// later deliveries are confirmed, and DeadLetter may be called for it again.
+	// later deliveries are confirmed, and DeadLetter may be called for it again; but if ctx
+	// has ended, the message may become a dead letter nevertheless.
 	DeadLetter(ctx context.Context, tag uint64, reason string) error
 	// Close returns unconfirmed deliveries to the queue. Confirmations made before Close
 	// remain valid.
@@ -145,8 +148,9 @@ type Consumer interface {
 // Publisher publishes received messages to the inbox.
 type Publisher interface {
 	// Publish submits the next message. It returns without waiting for durability, but
-	// blocks while too many messages are not durable yet. The caller must not modify the
-	// message's slices afterwards.
+	// blocks while too many messages are not durable yet. A message for which it returns an
+	// error is not counted by confirmed. The caller must not modify *m and its slices
+	// afterwards.
 	Publish(ctx context.Context, m *Incoming) error
 	// Close ends the stream. The last count passed to confirmed remains valid; each message
 	// beyond it may or may not be stored.
@@ -163,11 +167,11 @@ type FormerQueues interface {
 	UnbindFormer(ctx context.Context, b PeerBinding, former []string) (waiting []string, err error)
 }
 
-// Quotas is implemented by a [Broker] that limits how much it stores for each peer until
-// the node's applications have consumed it.
+// Quotas is implemented by a [Broker] that limits how much it stores of the messages received
+// from each peer, until the node's applications have consumed them.
 type Quotas interface {
-	// AwaitQuota waits until more messages of this peer may be published. It is cheap, and
-	// meant to be called before every message. It returns the error of ctx when
+	// AwaitQuota waits until more messages received from this peer may be published. It is
+	// cheap, and meant to be called before every message. It returns the error of ctx when
 	// ctx ends, and [ErrClosed] when the broker is closed.
 	AwaitQuota(ctx context.Context, peer string) error
 }

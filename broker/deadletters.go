@@ -19,9 +19,10 @@ type DeadLetters interface {
 	// Info returns the numbers of messages of a queue, or [ErrNoQueue]
 	// if the queue does not exist.
 	Info(ctx context.Context, queue string) (QueueInfo, error)
-	// List iterates over the dead letters of a queue, oldest first, and changes nothing.
-	// It ends after the first error. Dead letters that are added during the iteration may
-	// be missing.
+	// List iterates over the dead letters of a queue, and changes nothing. Depending on the
+	// broker, they are in the order that they had in the queue, or in which they became dead
+	// letters. List ends after the first error. Dead letters that are added during the
+	// iteration may be missing.
 	List(ctx context.Context, queue string) iter.Seq2[DeadLetter, error]
 	// Retry moves dead letters back to the end of their queue, in the order in which List
 	// yields them, as if they were sent now. It returns how many it has moved. If some of
@@ -36,9 +37,9 @@ type DeadLetters interface {
 
 // QueueInfo describes the state of a queue at one moment.
 type QueueInfo struct {
-	Waiting     int       // messages to be sent
+	Waiting     int       // messages to be sent; the broker may or may not count those that are delivered and unconfirmed
 	DeadLetters int       // messages that are not sent unless an operator retries them
-	Oldest      time.Time // when the oldest dead letter became one; zero if there is none or the time is unknown
+	Oldest      time.Time // when the first of the present dead letters became one; zero if there is none or the time is unknown
 	Warning     string    // which messages may be lost, and why; "" if no problem is known
 }
 

@@ -40,7 +40,8 @@ type Fixture struct {
 	Receive func(t testing.TB, n int) []broker.Incoming
 	// DeadLetters returns the dead letters of a queue.
 	DeadLetters func(t testing.TB, queue string) []DeadLetter
-	// Reopen closes the broker and opens it again, or another one with the same messages.
+	// Reopen closes the broker and opens it again, or another one with the same messages. The
+	// other functions use this one from then on.
 	Reopen func(t testing.TB) broker.Broker
 	// Stall makes the broker unable to store messages until resume is called. It may be
 	// nil if it is tested with another fixture of the same broker.
@@ -207,7 +208,8 @@ func take(t testing.TB, c broker.Consumer, n int) (bodies []string, tags []uint6
 	return bodies, tags
 }
 
-// wantQueued checks that a queue has these messages, and no others.
+// wantQueued checks that a queue has these messages, and no others. To find the end, it sends
+// "the last" to the queue's exchange. It removes all messages.
 func wantQueued(t testing.TB, f Fixture, b broker.Broker, q broker.PeerBinding, want ...string) {
 	t.Helper()
 	f.send(t, q, "the last")
@@ -386,7 +388,7 @@ func testDeadLetter(t *testing.T, f Fixture) {
 	queue := f.queueWith(t, 10)
 	c := consume(t, f.Broker, queue)
 	_, tags := take(t, c, 8)
-	set := func(n int) error { return c.DeadLetter(testContext(t), tags[n-1], fmt.Sprint("reason ", n)) }
+	deadLetter := func(n int) error { return c.DeadLetter(testContext(t), tags[n-1], fmt.Sprint("reason ", n)) }
 	confirm := func(n int) {
 		t.Helper()
 		if err := c.Confirm(tags[n-1]); err != nil {
@@ -394,21 +396,21 @@ func testDeadLetter(t *testing.T, f Fixture) {
 		}
 	}
 	for _, n := range []int{1, 3, 5, 6} { // the first, one in the middle, the one to be confirmed, a later one
-		if err := set(n); err != nil {
+		if err := deadLetter(n); err != nil {
 			t.Fatalf("dead-letter message %d: %v", n, err)
 		}
 	}
 	confirm(1)
 	confirm(5)
 	for _, n := range []int{1, 3, 4, 6} { // confirmed before, or dead letters already
-		if err := set(n); err == nil {
+		if err := deadLetter(n); err == nil {
 			t.Errorf("message %d became a dead letter again", n)
 		}
 	}
 	if err := c.DeadLetter(testContext(t), tags[7]+100, "reason"); err == nil {
 		t.Error("DeadLetter accepts a tag that was never delivered")
 	}
-	if err := set(8); err != nil {
+	if err := deadLetter(8); err != nil {
 		t.Fatal(err)
 	}
 	confirm(6)
@@ -564,7 +566,7 @@ func testNoQueue(t *testing.T, f Fixture) {
 }
 
 // A queue has one consumer at a time, and can have the next one as soon as that is closed.
-// An earlier attempt to consume it does not disturb the consumer.
+// An attempt to consume it meanwhile does not disturb the consumer.
 func testInUse(t *testing.T, f Fixture) {
 	queue := f.queueWith(t, 2)
 	ctx := testContext(t)
@@ -597,11 +599,11 @@ type counter struct {
 	mu        sync.Mutex
 	n         uint64     // the count last passed to confirmed
 	violation error      // a violation of the contract
-	want      uint64     // number of messages that will be confirmed
+	want      uint64     // number of messages that will be confirmed, at most
 	done      chan error // receives nil when want is reached, or the error of the stream
 }
 
-// publish opens a stream of which n messages will be confirmed.
+// publish opens a stream of which at most n messages will be confirmed.
 func (f Fixture) publish(t testing.TB, n int) (broker.Publisher, *counter) {
 	t.Helper()
 	c := &counter{want: uint64(n), done: make(chan error, 1)}
@@ -642,7 +644,8 @@ func (c *counter) count() uint64 {
 	return c.n
 }
 
-// wait waits until all messages are confirmed, or the stream has failed.
+// wait waits until c.want messages are confirmed, or the stream has failed, and returns the
+// stream's error.
 func (c *counter) wait(t testing.TB) error {
 	t.Helper()
 	select {
@@ -725,7 +728,7 @@ func testUnroutable(t *testing.T, f Fixture) {
 			t.Fatal("the stream does not fail")
 		}
 		if err == nil {
-			continue // 20 are to be confirmed
+			continue // the first 20 are confirmed; the error follows
 		}
 		if !errors.Is(err, broker.ErrUnroutable) {
 			t.Errorf("got %v, want ErrUnroutable", err)
@@ -890,7 +893,7 @@ func testClosedWhileStalled(t *testing.T, f Fixture) {
 }
 
 // Closing the broker makes published messages durable, ends all blocked calls, and makes
-// all later calls fail.
+// all later calls fail, except Close.
 func testClosed(t *testing.T, f Fixture) {
 	queue := f.queueWith(t, 1)
 	c := consume(t, f.Broker, queue)

@@ -75,8 +75,8 @@ func wantDeadLetters(t testing.TB, b broker.Broker, queue string, want ...string
 	}
 }
 
-// wantInfo waits until a queue has this number of messages: the deliveries of a closed
-// consumer may not have returned yet.
+// wantInfo waits until a queue has these numbers of waiting messages and dead letters, and
+// returns its QueueInfo: the deliveries of a closed consumer may not have returned yet.
 func wantInfo(t testing.TB, b broker.Broker, queue string, waiting, dead int) broker.QueueInfo {
 	t.Helper()
 	for deadline := time.Now().Add(patience); ; time.Sleep(2 * time.Millisecond) {
@@ -88,7 +88,7 @@ func wantInfo(t testing.TB, b broker.Broker, queue string, waiting, dead int) br
 			return c
 		}
 		if time.Now().After(deadline) {
-			t.Fatalf("queue %s has %+v, want %d messages and %d dead letters", queue, c, waiting, dead)
+			t.Fatalf("queue %s has %+v, want %d waiting messages and %d dead letters", queue, c, waiting, dead)
 		}
 	}
 }
@@ -101,7 +101,7 @@ func testDeadLetters(t *testing.T, f Fixture) {
 	queue := f.withDeadLetters(t, 10, 2, 5, 6, 9)
 	counted := wantInfo(t, f.Broker, queue, 6, 4)
 	if !counted.Oldest.IsZero() && (counted.Oldest.Before(before) || counted.Oldest.After(time.Now())) {
-		t.Errorf("the time of the oldest message is %v", counted.Oldest)
+		t.Errorf("the first message became a dead letter at %v", counted.Oldest)
 	}
 	found := listDeadLetters(t, f.Broker, queue)
 	if got := bodiesOf(found); !slices.Equal(got, []string{"2", "5", "6", "9"}) {
