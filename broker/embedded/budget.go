@@ -19,7 +19,8 @@ type budget struct {
 	maxMessages, maxBytes int64
 }
 
-// quantity is a part of a budget: a number of messages, and their size in bytes.
+// quantity is a part of a budget: a number of messages, and their size in bytes, but no more of
+// each than the whole budget has.
 type quantity struct {
 	messages, bytes int64
 }
@@ -34,8 +35,8 @@ func newBudget(life context.Context, messages, bytes int) *budget {
 	}
 }
 
-// acquire waits for a part of the budget. A request for more than the whole budget
-// acquires the whole budget.
+// acquire waits for a part of the budget, and returns it, to be passed to release. A request
+// for more than the whole budget acquires the whole budget.
 func (b *budget) acquire(ctx context.Context, messages, bytes int) (quantity, error) {
 	q := quantity{min(int64(messages), b.maxMessages), min(int64(bytes), b.maxBytes)}
 	if err := ctx.Err(); err != nil {

@@ -39,7 +39,8 @@ func (q *peerQueue) reset() {
 	q.excluded, q.pending = make(map[uint64]bool), nil
 }
 
-// CheckInUse returns [broker.ErrInUse] if the queue has a consumer or a [Subscription].
+// CheckInUse returns [broker.ErrInUse] if the queue has a consumer or a [Subscription] of this
+// Store. Those of other processes are not detected.
 func (s *Store) CheckInUse(_ context.Context, queue string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -50,7 +51,7 @@ func (s *Store) CheckInUse(_ context.Context, queue string) error {
 }
 
 // Consume opens a queue for consuming. It returns [broker.ErrNoQueue] if the queue does not
-// exist, and [broker.ErrInUse] if the queue has another consumer or a [Subscription].
+// exist, and [broker.ErrInUse] as CheckInUse does.
 func (s *Store) Consume(ctx context.Context, queue string) (broker.Consumer, error) {
 	err := s.read(ctx, "consume queue "+queue, func(r *readConn) error {
 		_, exists, err := r.lastSeq(queue)
@@ -156,7 +157,8 @@ func (c *consumer) position() (uint64, bool) {
 	return c.delivered, c.peerQueue.consumer == c
 }
 
-// advance records that all messages up to tag are delivered, if c is open.
+// advance records that all messages up to tag are delivered, if c is open. It reports whether
+// c is open.
 func (c *consumer) advance(tag uint64) bool {
 	c.peerQueue.mu.Lock()
 	defer c.peerQueue.mu.Unlock()

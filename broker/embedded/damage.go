@@ -22,8 +22,7 @@ const damageAdvice = "stop the service, and put back a backup of the whole state
 // damageTime bounds the time of a check for damage.
 const damageTime = 3 * time.Second
 
-// checkDamage checks the file for damage, for at most damageTime, if the last service did
-// not close it. It returns [errDamaged] if the file is damaged.
+// checkDamage calls quickCheck if the last service did not close the file.
 func checkDamage(c *conn) error {
 	closed, err := c.number("SELECT closed FROM store")
 	if err != nil || closed != 0 {
@@ -33,7 +32,7 @@ func checkDamage(c *conn) error {
 }
 
 // quickCheck checks the file for damage, until ctx is done, and for at most damageTime. It
-// returns [errDamaged] if the file is damaged.
+// returns [errDamaged] if the file is damaged, and nil if no damage was found by then.
 func quickCheck(ctx context.Context, c *conn) error {
 	s, err := c.prepare("PRAGMA quick_check(1)")
 	if err != nil {
@@ -64,7 +63,7 @@ func quickCheck(ctx context.Context, c *conn) error {
 func (w *writeConn) recordOpen() error {
 	err := w.commitChange(func() error { return w.exec("UPDATE store SET closed = 0") })
 	if err == nil {
-		_, _ = w.restartWAL.number() // keeps the log's space, in case the disk is full
+		_, _ = w.restartWAL.number() // copies the log to the file, and, unlike truncateWAL, keeps the log's space, in case the disk is full
 	}
 	return err
 }
@@ -75,7 +74,8 @@ func (w *writeConn) recordClosed() {
 }
 
 // removeWALAtClose lets SQLite remove the write-ahead log together with the last connection
-// to the file, if the last service that has opened the store has closed it.
+// to the file, if the last service that has opened the store has closed it. It also removes
+// the record of the last token then.
 func (w *writeConn) removeWALAtClose() {
 	if closed, err := w.number("SELECT closed FROM store"); err == nil && closed != 0 {
 		_ = w.keepWAL(false)

@@ -17,8 +17,8 @@ var _ broker.DeadLetters = (*Store)(nil)
 const (
 	// deadLetterPage is how many dead letters are read at once, within the limit of readBytes.
 	deadLetterPage = 256
-	// maxMoves is how many dead letters one transaction retries or drops. Other operations
-	// wait for the transaction.
+	// maxMoves bounds the number of dead letters that one transaction retries or drops. Other
+	// operations wait for the transaction.
 	maxMoves = 1000
 )
 

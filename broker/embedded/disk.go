@@ -14,7 +14,8 @@ import (
 const diskInterval = time.Second
 
 // ErrFull is the error for a message of an application that can not be stored because there
-// is no space for it. No part of the message is stored.
+// is no space for it. No part of the message is stored. [Open] returns ErrFull if there is no
+// space to open the store.
 var ErrFull = errors.New("embedded: no room in the message store")
 
 // ErrUnwritable is the error for a message of an application that can not be stored for
@@ -37,10 +38,10 @@ type disk struct {
 
 	mu           sync.Mutex
 	freeInFile   int64    // bytes in the file that were free at the last check
-	freeOnDisk   int64    // bytes on the disk that were free at the last check
+	freeOnDisk   int64    // bytes on the disk that were free when last measured
 	short        bool     // freeOnDisk is less than minFree
 	windowClosed bool     // messages of peers may not even fill the window: the reserve is missing
-	almostFull   *Trouble // why messages of peers may fill only the window; nil: they may use all space
+	almostFull   *Trouble // why messages of peers may fill only the window, or, with windowClosed, nothing; nil: they may use all space
 }
 
 // window is how many bytes messages of peers may have while the disk is almost full, and
@@ -48,7 +49,7 @@ type disk struct {
 // SQLite has checkpointed the write-ahead log.
 func (d *disk) window() int64 { return d.minFree / 16 }
 
-// floor is how many bytes must be free on the disk for messages of a kind to be stored.
+// floor is how many bytes must remain free on the disk when messages of a kind are stored.
 func (d *disk) floor(k kind) int64 {
 	if k == fromPeer {
 		return d.window()
@@ -129,8 +130,7 @@ func (d *disk) hasRoomForPeers(unconsumed int64) bool {
 	return d.almostFull == nil || !d.windowClosed && d.freeOnDisk >= d.window() && unconsumed < d.window()
 }
 
-// trouble returns why messages of peers may fill only the window, as of the last check, or
-// nil.
+// trouble returns d.almostFull, as of the last check.
 func (d *disk) trouble() *Trouble {
 	d.mu.Lock()
 	defer d.mu.Unlock()

@@ -7,7 +7,8 @@ import "golang.org/x/sys/unix"
 // noRoomErrors are the errors for a full disk or quota.
 var noRoomErrors = []error{unix.ENOSPC, unix.EDQUOT}
 
-// freeBytes returns how many bytes this user can store in the file system of dir.
+// freeBytes returns how many bytes users other than root can store in the file system of dir,
+// regardless of their quotas.
 func freeBytes(dir string) (int64, error) {
 	var fs unix.Statfs_t
 	if err := unix.Statfs(dir, &fs); err != nil {

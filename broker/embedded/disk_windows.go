@@ -9,7 +9,8 @@ import (
 // noRoomErrors are the errors for a full disk or quota.
 var noRoomErrors = []error{windows.ERROR_DISK_FULL, windows.ERROR_HANDLE_DISK_FULL, windows.ERROR_DISK_QUOTA_EXCEEDED}
 
-// freeBytes returns how many bytes this user can store on the volume of dir.
+// freeBytes returns how many bytes this user can store on the volume of dir. A quota of the user
+// is taken into account.
 func freeBytes(dir string) (int64, error) {
 	path, err := windows.UTF16PtrFromString(dir)
 	if err != nil {

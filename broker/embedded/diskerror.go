@@ -22,7 +22,7 @@ func (e *ioError) Unwrap() []error { return []error{e.err, e.reason} }
 
 // errTrial is returned, with the operating system's reason, if tryWriting fails and no
 // transaction has failed before it.
-var errTrial = errors.New("a file beside it can not be written")
+var errTrial = errors.New("a file beside the message store can not be written")
 
 // A trial (see tryWriting) writes at least minTrial bytes, which is more than a transaction
 // with a small message writes, and at most maxTrial.
@@ -66,7 +66,8 @@ func removeTrials(store string) {
 	}
 }
 
-// reasonOf returns the operating system's error in err, without the name of a file.
+// reasonOf returns the operating system's error in err, without the name of a file, or err if it
+// has none.
 func reasonOf(err error) error {
 	if errno := syscall.Errno(0); errors.As(err, &errno) {
 		return errno
@@ -86,8 +87,8 @@ func isFull(err error) bool {
 	return errors.Is(err, ErrFull) || isNoRoom(err) || code(err)&0xff == sqlite3.SQLITE_FULL
 }
 
-// isWriteError reports whether SQLite failed to write, sync or extend a file. The code
-// does not distinguish missing space, as with a quota, from other reasons.
+// isWriteError reports whether SQLite failed to write, sync or resize a file, or to open or map
+// "-shm". The code does not distinguish missing space, as with a quota, from other reasons.
 func isWriteError(err error) bool {
 	switch code(err) {
 	case sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_FSYNC, sqlite3.SQLITE_IOERR_TRUNCATE,
@@ -103,8 +104,9 @@ func canRemove(err error) bool {
 	return isFull(err) || isWriteError(err) || isDiskFault(err) || errors.Is(err, errNoReserve)
 }
 
-// withReason adds the operating system's reason to a write error of SQLite without one.
-// The transaction that has failed was to store messages of this size in bytes.
+// withReason adds the operating system's reason to a write error of SQLite without one, if a
+// trial finds it; otherwise, unless the disk is full, it sets w.ioFailed. It returns other
+// errors, and nil, unchanged. The transaction was to store messages of this size in bytes.
 func (w *writer) withReason(err error, bytes int64) error {
 	if !isWriteError(err) || isFull(err) {
 		return err

@@ -5,8 +5,8 @@
 // # Queues
 //
 // A queue has a name, a sequence number, and messages. A message is assigned the next
-// sequence number of its queue in the transaction that stores it; numbers are never reused
-// and have no gaps. A queue is used in one of two ways at a time:
+// sequence number of its queue in the transaction that stores it; numbers are assigned without
+// gaps, and never reused. A queue is used in one of two ways at a time:
 //
 //   - The queue of a peer ("peer.<ID>.0") is filled by [Store.Send], which routes
 //     through the bindings made by [Store.Bind], and consumed in order by one
@@ -18,7 +18,7 @@
 // # One writer commits for all callers
 //
 // A commit costs an fsync, whether it has one message or a thousand. So callers do not
-// commit individually: every change of the file (received messages, messages of
+// commit individually: every change that callers make (received messages, messages of
 // applications, confirmations, acknowledgements, bindings) is an operation in one list. A
 // single goroutine takes the whole list, applies it in one transaction, and reports the
 // result to all callers after the COMMIT. During the commit, the next list is collected. A
@@ -34,24 +34,26 @@
 // submit messages block. Operations are checked before they are added to the list, so that
 // none of them can fail the transaction of the others.
 //
-// When a transaction fails (another process keeps the file locked), it is rolled back and
-// retried, with the same operations in the same order, until it succeeds or the store is
+// When a transaction fails because another process keeps the file locked, it is rolled back
+// and retried, with the same operations in the same order, until it succeeds or the store is
 // closed. Callers get no result before: a message is never confirmed early and never lost.
+// After other failures the same holds, except that messages of applications are refused.
 //
 // # A full disk
 //
-// Storing stops before the disk is full ([Options].MinFree): messages of peers wait, and
-// messages of applications are refused with [ErrFull] when even less space is left.
-// Removing needs space too, in the write-ahead log. So when a transaction fails for lack
-// of space, or would fail, its operations that remove, move or bind are committed without
-// the others; if another program has used up all the space, a reserve file is deleted
-// first ([Options].Reserve). SQLite does not report whether the reason of a write error is
-// missing space, as with a quota, or a failing disk: the operating system's reason is
-// determined by writing a small file ("-trial-*"). If the reason is not missing space, the
-// reserve stays, and messages are refused with [ErrUnwritable]. Removed messages leave
-// free space in the file, which a service releases to the disk. When there is space again,
-// the store continues by itself: after an error, the store is considered writable only when
-// a file at least as large as the messages that were not stored (up to 1 MiB) could be written.
+// Storing stops before the disk is full ([Options].MinFree): messages of peers are accepted
+// only as fast as applications consume them, and when even less space is left, messages of
+// applications are refused with [ErrFull]. Removing needs space too, in the write-ahead log. So
+// when a transaction fails for lack of space, or would fail, its operations that remove, move
+// or bind are committed without the others; if that fails too, since another program has used
+// up all the space, a reserve file is deleted and they are tried again ([Options].Reserve).
+// SQLite does not report whether the reason of a write error is missing space, as with a quota,
+// or a failing disk: the operating system's reason is determined by writing a small file
+// ("-trial-*"). If the reason is not missing space, the reserve stays, and messages of
+// applications are refused with [ErrUnwritable]. Removed messages leave free space in the file,
+// which a service releases to the disk. When there is space again, the store continues by
+// itself: after an error, the store is considered writable only when a file at least as large
+// as the messages that were not stored (up to 1 MiB) could be written.
 //
 // # Consuming
 //
@@ -68,7 +70,8 @@
 //
 // The size of received messages is counted for each sending peer, in the transactions that
 // store and remove them. [Store.AwaitQuota] blocks for a peer that has reached its quota
-// ([Options].PeerQuota), and for all peers when the disk is almost full (MinFree).
+// ([Options].PeerQuota), and for all peers when the disk is almost full and messages of peers
+// fill the space that is left to them (MinFree).
 //
 // # Several processes
 //
@@ -105,7 +108,7 @@ import (
 
 var (
 	// errInvalid is returned for a name, a binding key or a message that can not be
-	// stored, regardless of the state of the store.
+	// stored, regardless of the state of the store, and for a limit below 1.
 	errInvalid = errors.New("embedded: invalid")
 	// errNotDelivered is returned for a tag or sequence number that is not delivered to the
 	// consumer or subscription: it was never delivered to it, or it was confirmed or
@@ -138,16 +141,19 @@ type Options struct {
 	// MaxBody is the size of the largest message body accepted, in bytes; 0 means 1 MiB.
 	// (SMP requires 8,192.)
 	MaxBody int
-	// PeerQuota bounds the size, in bytes, of the received messages of one peer; when it
-	// is reached, [Store.AwaitQuota] blocks. 0 means no limit.
+	// PeerQuota bounds the size, in bytes, of the messages received from one peer and not
+	// consumed yet: once it is reached, [Store.AwaitQuota] blocks until an eighth of it is
+	// free again. 0 means no limit.
 	PeerQuota int64
-	// MinFree is how many bytes should be free on the disk; 0 means no limit. While less is
-	// free, [Store.AwaitQuota] lets peers fill only a sixteenth of MinFree with messages
-	// that no application has consumed. While less than a quarter of MinFree is free, messages
-	// of applications are refused with [ErrFull].
+	// MinFree is how many bytes should be free on the disk and in the file together; 0 means
+	// no limit. While fewer are, or while less than a quarter of MinFree is free on the disk,
+	// [Store.AwaitQuota] lets all peers together fill only a sixteenth of MinFree with messages
+	// that no application has consumed. While less than that quarter is free, messages of
+	// applications are refused with [ErrFull] too.
 	MinFree int64
 	// Reserve is the size in bytes of a file beside the store that is deleted when the
-	// disk is full, so that messages can still be removed; 0 means no reserve.
+	// disk is full, so that messages can still be removed; no message is stored until it
+	// could be created again. 0 means no reserve.
 	Reserve int64
 
 	// Set by tests only; 0 and nil mean diskInterval and the functions with these names.
@@ -189,7 +195,8 @@ func (o Options) withDefaults() Options {
 // for concurrent use.
 //
 // Callbacks (confirmed and done functions) are called on the writer's goroutine: they must
-// return soon, and must not call [Store.Close].
+// not block, and so must not call methods that may wait for the writer, such as [Store.Send]
+// and [Store.Close].
 type Store struct {
 	path   string
 	limits limits
@@ -214,10 +221,11 @@ type Store struct {
 
 var _ broker.Broker = (*Store)(nil)
 
-// Open opens the store in a file, and creates the file, with access for the owner only, if
-// it does not exist. The directory must exist. Open returns an error for a file that was
-// written by a newer version, is not a message store, belongs to another owner
-// ([ErrOwner]), is of another point in time than its write-ahead log, or is damaged.
+// Open opens the store in a file, and creates the file, with mode 0600, if it does not exist.
+// The directory must exist. Open returns an error for a file that was written by a newer
+// version, is not a message store, belongs to another owner ([ErrOwner]), is of another point
+// in time than its write-ahead log, or is found to be damaged. It returns [ErrFull] if there
+// is too little space to open it.
 func Open(path string, opts Options) (*Store, error) {
 	s, err := openOrMakeRoom(path, opts.withDefaults())
 	if err != nil {
@@ -310,9 +318,9 @@ func open(path string, opts Options) (*Store, error) {
 }
 
 // Close writes the pending operations and closes the file. Delivered messages that were not
-// removed stay in their queues. If the last transaction cannot be committed, the callers
-// whose operations are in it receive [broker.ErrClosed], and Close returns the reason. Other
-// blocked calls return [broker.ErrClosed].
+// removed stay in their queues. The callers of operations that can not be written receive
+// [broker.ErrClosed], and Close returns the reason; messages of applications may be refused
+// with [ErrFull] or [ErrUnwritable] instead. Other blocked calls return [broker.ErrClosed].
 func (s *Store) Close() error { return s.close() }
 
 func (s *Store) closeOnce() error {
@@ -347,7 +355,8 @@ func (s *Store) waitFor(ctx context.Context, signal, closed <-chan struct{}) err
 	}
 }
 
-// submitCall submits an operation to the writer. The channel receives the result.
+// submitCall submits an operation of kind storesNothing to the writer. The channel receives
+// the result.
 func (s *Store) submitCall(do func(*tx) error) (<-chan error, error) {
 	return s.startOp(callOp{do: do})
 }
@@ -359,8 +368,8 @@ func (s *Store) startOp(o callOp) (<-chan error, error) {
 	return settled, err
 }
 
-// commit submits an operation to the writer and waits for its result. If ctx ends before
-// the result is known, the operation may or may not take place.
+// commit submits an operation of kind storesNothing to the writer and waits for its result.
+// If ctx ends before the result is known, the operation may or may not take place.
 func (s *Store) commit(ctx context.Context, do func(*tx) error) error {
 	return s.commitOp(ctx, callOp{do: do})
 }
@@ -382,12 +391,13 @@ func await(ctx context.Context, settled <-chan error) error {
 	}
 }
 
-// flushTime is how long the Close of a consumer or subscription waits for the transaction
-// with its last confirmations. In this process they are valid at once; waiting helps
+// flushTime bounds the time that the Close of a consumer or subscription waits for the
+// transaction with its last confirmations. In this process they are valid at once; waiting helps
 // another process that opens the file next.
 const flushTime = 2 * time.Second
 
-// flush waits, up to flushTime, until all operations submitted so far are durable.
+// flush waits, up to flushTime and while the store is open, until all operations of kind
+// storesNothing submitted so far are durable.
 func (s *Store) flush() {
 	ctx, cancel := context.WithTimeout(s.life, flushTime)
 	defer cancel()

@@ -27,7 +27,7 @@ func (f fileIdentity) check() error {
 	fi, err := os.Stat(f.path)
 	switch {
 	case err != nil:
-		return fmt.Errorf("%w: %w; put it back, or restart the service to begin with an empty store", errGone, err)
+		return fmt.Errorf("%w: %w; put it back, or move the other files of the store away too and restart the service to begin with an empty store", errGone, err)
 	case !os.SameFile(fi, f.file):
 		return fmt.Errorf("%w: %s is another file now; put the old one back, or restart the service to use this one", errGone, f.path)
 	}

@@ -86,7 +86,7 @@ type row struct {
 	headers string
 }
 
-// size is the size of the row where bytes are bounded.
+// size is the size of the row in bytes, with rowOverhead.
 func (r row) size() int {
 	m := r.message
 	return rowSize(m.RoutingKey, m.Type, m.ContentType, r.headers, m.Body)

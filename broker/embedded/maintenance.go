@@ -3,8 +3,8 @@ package embedded
 import "slices"
 
 // writeMaintenance writes only the maintenance operations among ops: those that store no
-// message (confirmations, moves to and from the dead letters, bindings). If that fails because
-// of missing space, it removes the reserve and tries again, in small transactions. It returns
+// message (see storesNothing). If that fails because of missing space, or with a write error
+// without a known reason, it removes the reserve and tries again, in small transactions. It returns
 // the operations that are not written, and whether maintenance operations are among them
 // (failed).
 func (w *writer) writeMaintenance(ops []op) (left []op, failed bool) {
@@ -39,8 +39,8 @@ func (w *writer) writeMaintenance(ops []op) (left []op, failed bool) {
 	return left, false
 }
 
-// maxStep is how many messages one transaction removes while space is missing. Such a
-// transaction needs a few MiB at most.
+// maxStep is how many messages one transaction of a splitter removes while space is missing.
+// Such a transaction needs a few MiB at most.
 const maxStep = 500
 
 // splitter is an operation that can be done in parts, each in a transaction of its own.
@@ -50,8 +50,8 @@ type splitter interface {
 	split(t *tx, size uint64) ([]op, error)
 }
 
-// writeInSteps commits one operation in transactions that need little space, each of which
-// reuses the space of the previous one.
+// writeInSteps commits one operation: a splitter in transactions that need little space, each
+// of which reuses the space of the previous one, any other in a single transaction.
 func (w *writer) writeInSteps(o op) error {
 	if s, ok := o.(splitter); ok {
 		var parts []op

@@ -13,13 +13,13 @@ import (
 type Message struct {
 	Seq         uint64    // sequence number in the queue
 	ID          string    // identifies this message, and never another message of this queue
-	Arrived     time.Time // when it was stored; a multiple of a millisecond
+	Arrived     time.Time // when it was stored, or retried as a dead letter; a multiple of a millisecond
 	RoutingKey  string    // as published or sent; "" if it was put into the queue directly
 	Type        string    // SMP message type
 	ContentType string
 	Headers     []broker.Header // only of messages in an inbox
 	Body        []byte
-	Peer        string // ID of the sending peer; "" if unknown
+	Peer        string // ID of the sending peer; "" if unknown, and for a message of an application
 
 	size int // in bytes, as counted for quotas
 }

@@ -18,15 +18,16 @@ import (
 )
 
 // errMixed is returned by [Open] for a file and a write-ahead log that are not of the same
-// point in time, as after only one of them was restored from a backup. SQLite would write
-// pages of the log into the file without detecting that.
+// point in time, as after only one of them was restored from a backup, and if one of them is
+// missing. SQLite would write pages of the log into the file without detecting that.
 var errMixed = errors.New("embedded: message store and write-ahead log do not belong together")
 
-// Each transaction writes a new token to the file's first page (PRAGMA application_id):
-// its upper half is random, its lower half is the upper half of the previous token. Pages
-// are written to the file only through the write-ahead log, in whole transactions. So the
-// token in the file, read without the log, is one of the tokens in the log if a part of
-// the log was checkpointed, or else the token before the first one in the log.
+// Each transaction, except to adopt, upgrade or rewrite the file in Open, writes a new
+// token to the file's first page (PRAGMA application_id): its upper half is random, its lower
+// half is the upper half of the previous token. Pages are written to the file only through the
+// write-ahead log, in whole transactions. So the token in the file, read without the log, is
+// one of the tokens in the log if a part of the log was checkpointed, or else the token before
+// the first one in the log.
 
 // tokenAt is the offset of the token in the first page (SQLite's file format, 1.3).
 const tokenAt = 68

@@ -65,8 +65,8 @@ func (p *publisher) Publish(ctx context.Context, m *broker.Incoming) error {
 	return w.submitLocked(p.pending)
 }
 
-// Close ends the stream. Published messages will still be stored, but confirmed is not
-// called any more, except for a call that is already in progress.
+// Close ends the stream. Published messages will still be stored, but confirmed is called once
+// more at most: Close does not wait for a call that has begun or is about to begin.
 func (p *publisher) Close() error {
 	w := p.store.writer
 	w.mu.Lock()

@@ -19,7 +19,7 @@ type quotas struct {
 	eased wait.Broadcast // notified when a peer has been removed from blockedPeers
 
 	mu           sync.Mutex
-	usage        map[string]int64 // by peer: bytes, as last committed
+	usage        map[string]int64 // by sending peer: bytes, as last committed
 	blockedPeers map[string]bool  // peers that have reached the limit, and are not yet down to 7/8 of it again
 }
 
@@ -85,10 +85,10 @@ func (s *Store) unconsumedFromPeers() int64 {
 	return s.quotas.total() + s.writer.peerBudget.used.Load()
 }
 
-// AwaitQuota waits while the peer's messages that no application has consumed yet fill its
-// quota ([Options].PeerQuota), and while the disk has no space for messages of peers
-// ([Options].MinFree). Messages that are not durable yet do not count for the quota: their
-// total is bounded for all peers together.
+// AwaitQuota waits while the messages of the peer that no application has consumed yet fill its
+// quota ([Options].PeerQuota) or, after that, more than 7/8 of it, and while the disk has no
+// space for messages of peers ([Options].MinFree). Messages that are not durable yet do not
+// count for the quota: their total is bounded for all peers together.
 func (s *Store) AwaitQuota(ctx context.Context, peer string) error {
 	for {
 		eased, blocked := s.quotas.isBlocked(peer)

@@ -90,8 +90,8 @@ func (f *faults) setTimer() {
 	}
 }
 
-// recheck ends the failures of reads that have not failed again for the interval, unless the
-// file is damaged.
+// recheck ends the failures of reads that have not failed again for the interval, unless
+// f.check fails.
 func (f *faults) recheck() {
 	err := f.check()
 	f.mu.Lock()

@@ -180,7 +180,7 @@ func (r *readConn) readDeadLetters(queue string, after uint64, limit int) (found
 }
 
 // readSeqs reads messages of a queue with these ascending sequence numbers, as far as they
-// exist. lookedUp is how many of seqs it has looked up before it reached readBytes.
+// exist. lookedUp is how many of seqs it has looked up until the messages reached readBytes.
 func (r *readConn) readSeqs(queue string, seqs []uint64) (found []Message, lookedUp int, err error) {
 	size := 0
 	for _, seq := range seqs {

@@ -28,7 +28,8 @@ func refusal(err error) error {
 	return fmt.Errorf("%w: %w", ErrUnwritable, err)
 }
 
-// lastError returns why the store could not be written at the last attempt or check, or nil.
+// lastError returns the error of the present trouble: of the last attempt or check that has
+// failed. It returns nil if there is no trouble.
 func (w *writer) lastError() error {
 	if t := w.trouble.Load(); t != nil {
 		return t.Err
@@ -61,7 +62,7 @@ func (w *writer) checkRoom(ops []op) error {
 
 func (w *writer) checkRoomFor(n need) error {
 	if w.reserve.missing {
-		return cmp.Or(w.reserve.err, fmt.Errorf("%w: its reserve of %d bytes can not be made", ErrFull, w.reserve.size))
+		return cmp.Or(w.reserve.err, fmt.Errorf("%w: its reserve of %d bytes is missing, and there is no space to make it", ErrFull, w.reserve.size))
 	}
 	return w.disk.checkRoom(n.kind, n.bytes)
 }
@@ -69,7 +70,7 @@ func (w *writer) checkRoomFor(n need) error {
 // need is what a transaction needs space for.
 type need struct {
 	kind  kind  // the highest kind of its operations: fromApplication if it stores a message of an application
-	bytes int64 // size of the messages that it stores
+	bytes int64 // size of the messages that it stores; for more than a budget, see quantity
 }
 
 // raiseTo makes each field of n at least that of other.

@@ -28,8 +28,8 @@ type reserve struct {
 	write func(path string, content []byte) error
 }
 
-// errNoReserve is returned while no message is stored because the reserve can not be
-// created.
+// errNoReserve is returned for a failed attempt to create the reserve, and while no message is
+// stored because of it.
 var errNoReserve = errors.New("the reserve of the message store can not be made")
 
 // If the reserve cannot be created although the disk seems to have space for it, the next
@@ -46,8 +46,9 @@ func newReserve(store string, size int64) reserve {
 	return r
 }
 
-// writeReserve replaces a symbolic link at path instead of following it. Otherwise whoever can
-// create a link there could make the service overwrite any file of its user.
+// writeReserve creates or replaces the file. It replaces a symbolic link at path instead of
+// following it. Otherwise whoever can create a link there could make the service overwrite any
+// file of its user.
 func writeReserve(path string, content []byte) error {
 	return durable.ReplaceName(path, content, 0o600)
 }

@@ -52,8 +52,9 @@ func checkPeerBinding(q broker.PeerBinding) error {
 // nil, done (which may be nil) is called once: with nil when the message is durable, with
 // [broker.ErrUnroutable] if no binding matches, with [ErrFull] if there is no space, with
 // [ErrUnwritable] if the store can not be written, and with [broker.ErrClosed] if the
-// store was closed before the message was written. If Send returns an error, done is not
-// called.
+// store was closed before the message was written. done may be called before Send returns. If
+// Send returns an error, which may also be one of these, done is not called. The caller must
+// not modify m.Body afterwards.
 func (s *Store) Send(ctx context.Context, exchange, routingKey string, m broker.Outgoing, done func(error)) error {
 	if err := checkName("exchange", exchange); err != nil {
 		return err
@@ -89,8 +90,9 @@ func (s *Store) Send(ctx context.Context, exchange, routingKey string, m broker.
 }
 
 // Put appends a message to a queue, without routing, and returns when it is durable. It
-// returns [broker.ErrNoQueue] if the queue does not exist, and [ErrFull] if there is no space.
-// If ctx ends before the message is durable, the message may or may not be stored.
+// returns [broker.ErrNoQueue] if the queue does not exist, [ErrFull] if there is no space, and
+// [ErrUnwritable] if the store can not be written. If ctx ends before the message is durable,
+// the message may or may not be stored. The caller must not modify m.Body afterwards.
 func (s *Store) Put(ctx context.Context, queue string, m broker.Outgoing) error {
 	return s.PutAll(ctx, queue, []broker.Outgoing{m})
 }

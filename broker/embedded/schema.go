@@ -108,7 +108,7 @@ var upgrades = []string{
 // newStoreMessage is the log message for a store that was created.
 const newStoreMessage = "there was no message store: made a new, empty one"
 
-// create creates a store, with access for the owner only, if there is no file. It returns
+// create creates a store, with mode 0600, if there is no file. It returns
 // [errNotStore] for an empty file, since a store may have been lost, and [errMixed] if there
 // is only a write-ahead log.
 func create(path string, log *slog.Logger) error {
@@ -258,7 +258,7 @@ func isUnwritable(err error) bool {
 	return true
 }
 
-// code returns the result code of an SQLite error, and 0 for other errors.
+// code returns the extended result code of an SQLite error, and 0 for other errors.
 func code(err error) int {
 	var e interface{ Code() int }
 	if errors.As(err, &e) {

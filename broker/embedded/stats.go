@@ -16,7 +16,7 @@ type Stats struct {
 }
 
 // Trouble is the reason why, and the time since when, a store can not be written or read, or
-// is almost full.
+// accepts few or no messages of peers.
 type Trouble struct {
 	Since time.Time
 	Err   error
@@ -28,7 +28,7 @@ type QueueStats struct {
 	Depth    int64     // number of messages in it, delivered or not
 	Oldest   time.Time // arrival of the oldest message in it; zero if it is empty
 	SetAside int64     // number of dead letters
-	Total    uint64    // number of messages ever stored in it
+	Total    uint64    // number of messages ever stored in it; one that was retried counts again
 }
 
 // Stats reads the figures of all queues from the file.
@@ -60,8 +60,9 @@ func (s *Store) Stats(ctx context.Context) (Stats, error) {
 	return stats, nil
 }
 
-// Health returns an error if the store cannot be written or read, or if the disk is almost
-// full; the error contains the time since when. Otherwise it returns nil.
+// Health returns an error if the store cannot be written or read, or if it accepts few or no
+// messages of peers because the disk is almost full or the reserve is missing; the error
+// contains the time since when. Otherwise it returns nil.
 func (s *Store) Health() error {
 	if t := s.writer.trouble.Load(); t != nil {
 		return fmt.Errorf("message store can not be written since %s: %w", t.Since.UTC().Format(time.DateTime), t.Err)
@@ -70,7 +71,7 @@ func (s *Store) Health() error {
 		return fmt.Errorf("message store can not be read since %s: %w", t.Since.UTC().Format(time.DateTime), t.Err)
 	}
 	if t := s.disk.trouble(); t != nil {
-		return fmt.Errorf("message store is almost full since %s: %w", t.Since.UTC().Format(time.DateTime), t.Err)
+		return fmt.Errorf("message store accepts few or no messages of peers since %s: %w", t.Since.UTC().Format(time.DateTime), t.Err)
 	}
 	return nil
 }
@@ -85,7 +86,7 @@ func (s *Store) Stalled() error { return s.stalledFor(maxSilence) }
 
 func (s *Store) stalledFor(limit time.Duration) error {
 	if d := s.writer.pulse.Silence(); d > limit {
-		return fmt.Errorf("a transaction of the message store has not ended for %v, the disk does not respond", d.Round(time.Second))
+		return fmt.Errorf("a transaction of the message store has not ended for %v, the disk may not respond", d.Round(time.Second))
 	}
 	return nil
 }

@@ -65,8 +65,8 @@ type Subscription struct {
 }
 
 // Subscribe opens an inbox, which has the name of its exchange ("accounts_in", ...) and
-// need not exist yet. If the queue of this name has a consumer, Next, Ack and Nack
-// return [broker.ErrInUse].
+// need not exist yet. If the queue of this name has a consumer of this Store, Next, Ack and
+// Nack return [broker.ErrInUse].
 func (s *Store) Subscribe(name string) *Subscription {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -130,7 +130,7 @@ func (sub *Subscription) deliverAvailable(ctx context.Context, limit int) ([]Inb
 
 	var found []Message
 	lookedUp := 0
-	err := sub.store.read(ctx, "take messages out of "+b.name, func(r *readConn) (err error) {
+	err := sub.store.read(ctx, "read messages of inbox "+b.name, func(r *readConn) (err error) {
 		if len(requeued) > 0 {
 			found, lookedUp, err = r.readSeqs(b.name, requeued)
 		}
@@ -167,7 +167,8 @@ func (sub *Subscription) deliverAvailable(ctx context.Context, limit int) ([]Inb
 // Ack removes messages that are delivered to this subscription. If it returns nil, done
 // (which may be nil) is called once: with nil when the removal is durable, with
 // [broker.ErrClosed] if the store was closed before. If one of the messages is not
-// delivered to this subscription, Ack returns an error and removes none.
+// delivered to this subscription, Ack returns an error and removes none. seqs must not have
+// duplicates.
 func (sub *Subscription) Ack(seqs []uint64, done func(error)) error {
 	if sub.err != nil {
 		return sub.err

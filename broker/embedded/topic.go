@@ -35,7 +35,7 @@ type router map[string]*exchange
 // exchange has the queue IDs of an exchange's bindings.
 type exchange struct {
 	fanout []int64            // bound without a key
-	exact  map[string][]int64 // by binding key without "#"
+	exact  map[string][]int64 // by binding key, of keys that do not end with "#"
 	prefix map[string][]int64 // by binding key without the final ".#"
 	all    []int64            // binding key "#"
 }

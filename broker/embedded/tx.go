@@ -15,7 +15,7 @@ import (
 type tx struct {
 	*writeConn
 	now         int64                   // Unix milliseconds
-	queues      map[int64]*queueChanges // the queues with changes, by ID
+	queues      map[int64]*queueChanges // the queues that operations have used, by ID
 	usageChange map[string]int64        // by sending peer: change of the total size, in bytes, of the stored messages from it
 	usage       map[string]int64        // by sending peer: total size, in bytes, of the stored messages from it; set by finish
 	inserts     int                     // number of rows that are bound to insertMany, and not inserted yet
@@ -23,7 +23,7 @@ type tx struct {
 
 // queueChanges collects the changes of one queue in a transaction.
 type queueChanges struct {
-	id, nextSeq, depth int64
+	id, nextSeq, depth int64 // as in table queues, with the changes; removed is subtracted from depth by finish
 	name               string
 	first              uint64   // sequence number of added[0], unless movedBack
 	added              []row    // new messages, without those that were moved back
@@ -119,8 +119,8 @@ func (t *tx) remove(queue string, seqs []uint64, freed map[string]int64) error {
 	return nil
 }
 
-// removeThrough removes all messages of a queue up to and including seq, except those in
-// except, which is sorted.
+// removeThrough removes all messages of a peer's queue up to and including seq, except those in
+// except, which is sorted. It does not change the usage of peers, as removing received messages must.
 func (t *tx) removeThrough(queue string, seq uint64, except []uint64) error {
 	q, err := t.queue(queue)
 	if err != nil {

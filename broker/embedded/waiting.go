@@ -13,7 +13,7 @@ import (
 type Waiting struct {
 	Messages int64 // in queues and inboxes
 	SetAside int64 // dead letters
-	AtLeast  bool  // there may be more messages in the write-ahead log: the store is in use, or was not closed
+	Inexact  bool  // the write-ahead log, which may add or remove messages, was not read: the store is in use, or was not closed
 }
 
 // ReadWaiting counts the messages in the file of a store. It needs no lock, and neither
@@ -41,7 +41,7 @@ func readWaiting(path string) (w Waiting, err error) {
 		return w, err
 	}
 	log, err := os.Stat(path + "-wal")
-	w.AtLeast = err == nil && log.Size() > 0
+	w.Inexact = err == nil && log.Size() > 0
 	c, err := openConnURI(path, "mode=ro&immutable=1")
 	if err != nil {
 		return w, err

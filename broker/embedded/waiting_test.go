@@ -20,7 +20,7 @@ func TestReadWaiting(t *testing.T) {
 	declareTest(t, s, "q")
 	putBodies(t, s, "q", "1", "2", "3")
 	setAsideFirst(t, s, "q", 1)
-	if w, err := ReadWaiting(path); err != nil || !w.AtLeast {
+	if w, err := ReadWaiting(path); err != nil || !w.Inexact {
 		t.Errorf("while it is in use: %+v, %v", w, err)
 	}
 	if err := s.Close(); err != nil {

@@ -73,7 +73,7 @@ func (w *Watcher) Next(ctx context.Context) (m broker.Incoming, missed uint64, e
 		return broker.Incoming{}, 0, w.err
 	}
 	for {
-		seq, m, err := w.peek(ctx)
+		seq, m, err := w.takeNext(ctx)
 		if err != nil {
 			return broker.Incoming{}, 0, err
 		}
@@ -88,10 +88,10 @@ func (w *Watcher) Next(ctx context.Context) (m broker.Incoming, missed uint64, e
 	}
 }
 
-// peek returns the next available message; seq is 0 if there is none. If there is a gap
-// before the next buffered message, peek reads from the file: the messages in the gap may
+// takeNext returns the next available message; seq is 0 if there is none. If there is a gap
+// before the next buffered message, takeNext reads from the file: the messages in the gap may
 // have been stored by another process, or while the buffer was full.
-func (w *Watcher) peek(ctx context.Context) (seq uint64, m broker.Incoming, err error) {
+func (w *Watcher) takeNext(ctx context.Context) (seq uint64, m broker.Incoming, err error) {
 	next := w.nextBuffered()
 	if len(w.fromFile) == 0 && (next == nil || next.seq > w.last+1) {
 		err := w.store.read(ctx, "watch "+w.inbox, func(r *readConn) (err error) {

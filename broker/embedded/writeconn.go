@@ -40,7 +40,7 @@ type writeConn struct {
 	catalog    *catalog // nil: must be read from the file
 
 	begin, commit, rollback           *stmt
-	truncateWAL, restartWAL           *stmt // return 1 if a reader prevents truncating or restarting
+	truncateWAL, restartWAL           *stmt // return 1 if another connection prevents truncating or restarting
 	dataVersion                       *stmt
 	freePages                         *stmt
 	applicationID                     *stmt
@@ -54,6 +54,9 @@ type writeConn struct {
 	allUsage, addUsage                *stmt
 }
 
+// openWriteConn opens a store's file for writing, and creates it if it does not exist. It makes
+// the checks of [Open]. If it can not record that a service has opened the store, it returns
+// no error, except for missing access.
 func openWriteConn(path string, opts Options) (*writeConn, error) {
 	if err := create(path, opts.Logger); err != nil {
 		return nil, err
@@ -181,7 +184,7 @@ func (w *writeConn) lastSeqs() (map[string]uint64, error) {
 	return last, err
 }
 
-// usage returns the size in bytes of the received messages of each peer.
+// usage returns, by sending peer, the total size in bytes of the stored messages from it.
 func (w *writeConn) usage() (map[string]int64, error) {
 	usage := make(map[string]int64)
 	err := w.allUsage.query(func(cols []driver.Value) bool {

@@ -35,14 +35,16 @@ type op interface {
 	cost() (kind, quantity)
 }
 
-// kind determines what happens to an operation when space is missing.
+// kind determines what happens to an operation when space is missing, or when the file can
+// not be written for another reason.
 type kind int
 
 const (
-	// storesNothing confirms, moves to or from the dead letters, or binds. It is written
-	// before operations that need space, and never waits for these.
+	// storesNothing confirms, acknowledges, moves to or from the dead letters, deletes dead
+	// letters, or binds. While space is missing, it is written without the operations of
+	// the other kinds.
 	storesNothing kind = iota
-	// fromPeer stores messages of peers. It waits until there is space.
+	// fromPeer stores messages of peers. It waits until they can be stored.
 	fromPeer
 	// fromApplication stores messages of applications. It is refused with [ErrFull] or
 	// [ErrUnwritable].
@@ -87,8 +89,8 @@ type writer struct {
 	pause       time.Duration    // before the next attempt
 	retry       time.Time        // time of the next attempt
 	retryTimer  <-chan time.Time // receives at that time
-	unwritten   need             // what could not be written since the trouble began
-	active      bool             // operations were written since the last check of the disk
+	unwritten   need             // the most that could not be written at once since the trouble began
+	active      bool             // there were operations since the last check of the disk
 	diskChecked time.Time        // time of the last check
 	shrinkStep  int64            // how many bytes the next step of shrinking the file releases
 
@@ -190,10 +192,11 @@ func (w *writer) wait() error {
 }
 
 // work writes the postponed and the new operations in one transaction. If that fails, they
-// are postponed, and retried after a pause. If the reason is missing space, maintenance
-// operations are written without the others, and messages of applications are refused. New
-// messages of peers are tried before the pause is over if no operation is postponed: what
-// has failed may have been a message of an application, for which more space must be free.
+// are postponed, and retried after a pause. Unless the reason is a lock of another process,
+// messages of applications are refused; if it is missing space or an error of the disk,
+// maintenance operations (of kind storesNothing) are tried without the others. New messages of
+// peers are tried before the pause is over if no operation is postponed: what has failed may
+// have been a message of an application, for which more space must be free.
 func (w *writer) work(ops []op, closing bool) {
 	if len(w.postponed) > 0 {
 		ops = append(w.postponed, ops...)
@@ -254,8 +257,8 @@ func (w *writer) work(ops []op, closing bool) {
 }
 
 // restartWAL checkpoints and restarts the write-ahead log, so that its space is reused.
-// Errors are ignored, here and wherever the log is restarted or truncated: SQLite then keeps the
-// log, and copies its pages to the file again in the next checkpoint.
+// Errors are ignored, here and elsewhere: SQLite then keeps the log, and copies its pages to the
+// file again in the next checkpoint.
 func (w *writer) restartWAL() { _, _ = w.db.restartWAL.number() }
 
 // write commits operations in one transaction. If it succeeds, write reports the results to
@@ -325,7 +328,7 @@ func (w *writer) attempt(ops []op) (t *tx, err error) {
 		return nil, err
 	}
 	if err := w.db.boundWAL(w.disk.walLimit()); err != nil {
-		w.log.Warn("the write-ahead log of the message store grows", "err", err)
+		w.log.Warn("the write-ahead log of the message store can not be truncated, and may grow", "err", err)
 	}
 	return t, nil
 }
