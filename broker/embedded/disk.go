@@ -37,11 +37,12 @@ type disk struct {
 	log       *slog.Logger
 
 	mu           sync.Mutex
-	freeInFile   int64    // bytes in the file that were free at the last check
-	freeOnDisk   int64    // bytes on the disk that were free when last measured
-	short        bool     // freeOnDisk is less than minFree
-	windowClosed bool     // messages of peers may not even fill the window: the reserve is missing
-	almostFull   *Trouble // why messages of peers may fill only the window, or, with windowClosed, nothing; nil: they may use all space
+	freeInFile   int64     // bytes in the file that were free at the last check
+	freeOnDisk   int64     // bytes on the disk that were free when last measured
+	short        bool      // freeOnDisk is less than minFree
+	windowClosed bool      // messages of peers may not even fill the window: the reserve is missing
+	cause        fullCause // the cause of almostFull
+	almostFull   *Trouble  // why messages of peers may fill only the window, or, with windowClosed, nothing; nil: they may use all space
 }
 
 // window is how many bytes messages of peers may have while the disk is almost full, and
@@ -164,26 +165,58 @@ func (d *disk) check(freeInFile int64, r *reserve) {
 	d.freeInFile, d.windowClosed = freeInFile, r.missing
 	// Free space in the file counts too, but messages are written to the write-ahead log
 	// first.
-	switch full := r.missing || free+freeInFile < d.minFree || free < d.floor(fromApplication); {
-	case full && r.err != nil:
-		if d.almostFull == nil {
-			d.log.Warn("the reserve of the message store can not be made, nothing is stored", "err", r.err)
-			d.almostFull = &Trouble{Since: time.Now()}
-		}
-		d.almostFull = &Trouble{Since: d.almostFull.Since, Err: r.err}
-	case full && d.almostFull == nil && r.missing:
-		d.almostFull = &Trouble{Since: time.Now(), Err: fmt.Errorf(
-			"%d bytes are free on the disk, and %d must be free to make the reserve of the message store again: no message is stored before that; free disk space, or let the applications consume their messages",
-			free, r.size+2*d.window())}
-		d.log.Warn("the disk is full, nothing is stored until the reserve of the message store can be made again", "free", free, "expected", r.size+2*d.window())
-	case full && d.almostFull == nil:
-		d.almostFull = &Trouble{Since: time.Now(), Err: fmt.Errorf(
-			"%d bytes are free on the disk and %d in the file, and at least %d must be free in total, %d of them on the disk: messages of peers are accepted only as fast as applications consume them; free disk space, or let the applications consume their messages",
-			free, freeInFile, d.minFree, d.floor(fromApplication))}
-		d.log.Warn("the disk is almost full, messages of peers are accepted only as fast as applications consume them", "free", free, "free_in_file", freeInFile, "expected", d.minFree)
-	case !full && d.almostFull != nil:
+	var cause fullCause
+	switch {
+	case r.missing && r.err != nil:
+		cause = reserveFailed
+	case r.missing:
+		cause = reserveMissing
+	case free+freeInFile < d.minFree || free < d.floor(fromApplication):
+		cause = littleSpace
+	}
+	before := d.cause
+	d.cause = cause
+	switch {
+	case cause == notFull && before != notFull:
 		d.almostFull = nil
 		d.log.Info("the disk has space again, messages of peers are accepted", "free", free)
+	case cause != notFull && (cause != before || cause == reserveFailed):
+		since := time.Now()
+		if before != notFull {
+			since = d.almostFull.Since
+		}
+		d.almostFull = &Trouble{Since: since, Err: d.explainFull(cause, before == notFull, free, r)}
+	}
+}
+
+// fullCause is the cause of almostFull.
+type fullCause int
+
+const (
+	notFull        fullCause = iota
+	littleSpace              // less space is free than there must be
+	reserveMissing           // there is no space to create the reserve
+	reserveFailed            // creating the reserve has failed
+)
+
+// explainFull returns the error for a cause, and logs it if it is new. The caller holds d.mu.
+func (d *disk) explainFull(cause fullCause, isNew bool, free int64, r *reserve) error {
+	log := d.log
+	if !isNew {
+		log = slog.New(slog.DiscardHandler)
+	}
+	switch cause {
+	case reserveFailed:
+		log.Warn("the reserve of the message store can not be made, nothing is stored", "err", r.err)
+		return r.err
+	case reserveMissing:
+		need := r.size + 2*d.window()
+		log.Warn("the disk is full, nothing is stored until the reserve of the message store can be made again", "free", free, "expected", need)
+		return fmt.Errorf("%d bytes are free on the disk, and %d must be free to make the reserve of the message store again: no message is stored before that; free disk space, or let the applications consume their messages", free, need)
+	default:
+		log.Warn("the disk is almost full, messages of peers are accepted only as fast as applications consume them", "free", free, "free_in_file", d.freeInFile, "expected", d.minFree)
+		return fmt.Errorf("%d bytes are free on the disk and %d in the file, and at least %d must be free in total, %d of them on the disk: messages of peers are accepted only as fast as applications consume them; free disk space, or let the applications consume their messages",
+			free, d.freeInFile, d.minFree, d.floor(fromApplication))
 	}
 }
 

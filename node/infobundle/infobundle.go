@@ -117,8 +117,19 @@ func Sign(files []File, key crypto.Signer) (nodeinfoZip, sig []byte, err error) 
 
 // Assemble makes an info-bundle from its four parts, and verifies it with [Read].
 func Assemble(rootPEM, csrPEM, nodeinfoZip, sig []byte) ([]byte, error) {
+	// Verified before data that others may have written is compressed, which takes long.
+	if len(nodeinfoZip) > maxNodeinfoZip {
+		return nil, fmt.Errorf("%s has %d bytes, more than %d", nodeinfo, len(nodeinfoZip), maxNodeinfoZip)
+	}
+	root, err := pki.ParseCertificatePEM(rootPEM)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", rootCert, err)
+	}
+	if err := pki.VerifyData(root.PublicKey, nodeinfoZip, sig); err != nil {
+		return nil, fmt.Errorf("%s is not signed by the root key: %w", nodeinfo, err)
+	}
 	var outer bytes.Buffer
-	err := writeZip(&outer, []File{
+	err = writeZip(&outer, []File{
 		{rootCert, rootPEM},
 		{rootCSR, csrPEM},
 		{nodeinfo, nodeinfoZip},

@@ -2,11 +2,13 @@ package infobundle
 
 import (
 	"bytes"
-	"crypto/x509"
-	"encoding/asn1"
 	"encoding/base64"
 	"fmt"
+	"iter"
 	"regexp"
+
+	"golang.org/x/crypto/cryptobyte"
+	"golang.org/x/crypto/cryptobyte/asn1"
 
 	"peerlink/internal/excerpt"
 	"peerlink/internal/textfile"
@@ -27,9 +29,6 @@ var pbes2 = []byte{0x06, 0x09, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x05, 0
 // stomp.toml that are probably meant to be stomp.toml, or an earlier one: Notepad saves
 // stomp.toml as stomp.toml.txt.
 var strayName = regexp.MustCompile(`(?i)((^|/)(core(\.[0-9]+)?|vgcore\.[0-9]+)|^(stomp\.toml|updated-at\.txt)\.[^/]*)$`)
-
-// base64Text matches text that may be a key in base64, without the lines of PEM around it.
-var base64Text = regexp.MustCompile(`[A-Za-z0-9+/_-]{40,}=*(\s+[A-Za-z0-9+/_-]{40,}=*)*(\s+[A-Za-z0-9+/_-]+=*)?`)
 
 // CheckPublic checks that the name and content of a file of the node's own nodeinfo do not
 // indicate a secret or a mistake, because info-bundles are public. The error contains the
@@ -55,13 +54,62 @@ func holdsKey(data []byte) bool {
 	if secretText.Match(data) || isKey(data) {
 		return true
 	}
-	for _, text := range base64Text.FindAll(data, -1) {
+	for text := range base64Texts(data) {
 		if isKey(decodeBase64(text)) {
 			return true
 		}
 	}
 	return false
 }
+
+// minBase64Line is the minimum length of a line of text that may be a key in base64, except the
+// last one.
+const minBase64Line = 40
+
+// base64Texts yields the parts of data that may be keys in base64, without the lines of PEM around
+// them: lines of at least minBase64Line characters, and one shorter line after them. It takes time
+// proportional to the size of data, unlike a regular expression.
+func base64Texts(data []byte) iter.Seq[[]byte] {
+	return func(yield func([]byte) bool) {
+		for len(data) > 0 {
+			n := base64Length(data)
+			if n < minBase64Line {
+				data = data[max(n, 1):]
+				continue
+			}
+			end := n + padding(data[n:])
+			for long := true; long; {
+				rest := bytes.TrimLeft(data[end:], " \t\r\n\f")
+				n := base64Length(rest)
+				if n == 0 || len(rest) == len(data)-end {
+					break
+				}
+				end = len(data) - len(rest) + n + padding(rest[n:])
+				long = n >= minBase64Line
+			}
+			if !yield(data[:end]) {
+				return
+			}
+			data = data[end:]
+		}
+	}
+}
+
+// base64Length returns the number of characters of base64, of either alphabet and without padding,
+// at the beginning of data.
+func base64Length(data []byte) int {
+	for i, c := range data {
+		switch {
+		case 'A' <= c && c <= 'Z', 'a' <= c && c <= 'z', '0' <= c && c <= '9', c == '+', c == '/', c == '_', c == '-':
+		default:
+			return i
+		}
+	}
+	return len(data)
+}
+
+// padding returns the number of characters of padding at the beginning of data.
+func padding(data []byte) int { return len(data) - len(bytes.TrimLeft(data, "=")) }
 
 // decodeBase64 decodes text in base64, of either alphabet, with or without padding. It
 // returns what it could decode.
@@ -82,24 +130,28 @@ func decodeBase64(text []byte) []byte {
 	return data[:n]
 }
 
-// isKey reports whether data begins with a private key in DER, encrypted or not.
+// isKey reports whether data begins with a private key in DER, encrypted or not, also one of a kind
+// that this program does not support. It checks the structure only, because x509's parsers
+// allocate much for data that is not a key.
 func isKey(data []byte) bool {
 	if bytes.Contains(data[:min(len(data), 32)], pbes2) {
 		return true
 	}
-	var key asn1.RawValue
-	if _, err := asn1.Unmarshal(data, &key); err != nil || key.Tag != asn1.TagSequence {
+	der := cryptobyte.String(data)
+	var key, version, algorithm, secret cryptobyte.String
+	if !der.ReadASN1(&key, asn1.SEQUENCE) || !key.ReadASN1(&version, asn1.INTEGER) || len(version) != 1 || version[0] > 1 {
 		return false
 	}
-	data = key.FullBytes
-	for _, parse := range []func([]byte) error{
-		func(der []byte) error { _, err := x509.ParsePKCS8PrivateKey(der); return err },
-		func(der []byte) error { _, err := x509.ParsePKCS1PrivateKey(der); return err },
-		func(der []byte) error { _, err := x509.ParseECPrivateKey(der); return err },
-	} {
-		if parse(data) == nil {
-			return true
+	switch {
+	case key.PeekASN1Tag(asn1.SEQUENCE): // PKCS #8
+		return key.ReadASN1(&algorithm, asn1.SEQUENCE) && algorithm.SkipASN1(asn1.OBJECT_IDENTIFIER) && key.ReadASN1(&secret, asn1.OCTET_STRING)
+	case key.PeekASN1Tag(asn1.OCTET_STRING): // SEC 1
+		return key.ReadASN1(&secret, asn1.OCTET_STRING) && 16 <= len(secret) && len(secret) <= 128
+	}
+	for range 8 { // PKCS #1
+		if !key.SkipASN1(asn1.INTEGER) {
+			return false
 		}
 	}
-	return false
+	return true
 }

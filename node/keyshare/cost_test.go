@@ -35,6 +35,7 @@ func TestParseCost(t *testing.T) {
 		"QR spaces":         qrPrefix + "1:" + strings.Repeat("A ", maxText/2-100),
 		"not UTF-8":         fill("\xff"),
 		"letters that grow": fill("\u023a"),
+		"columns":           "This share: lines 1 to 74\n\nx: lines 2 to 74\n\n" + strings.Repeat("abacus ", 592) + "\n\n" + strings.Repeat("abacus ", 584),
 		"too long":          strings.Repeat("a\n", 20<<20),
 	} {
 		var err error

@@ -114,22 +114,28 @@ func addFromColumns(text string, lines map[int][]string) {
 		if len(b.columns) != lineWords || lines[b.first] != nil {
 			continue
 		}
+		row := make([]string, 0, lineWords) // reused: there are many orders
 		arrange(b.columns, 0, func(order [][]string) bool {
-			rows := make([][]string, b.n)
-			for i := range rows {
-				for _, column := range order {
-					rows[i] = append(rows[i], column[i])
-				}
-				if !isLine(b.first+i, rows[i]) {
+			for i := range b.n {
+				row = appendRow(row[:0], order, i)
+				if !isLine(b.first+i, row) {
 					return false
 				}
 			}
-			for i, row := range rows {
-				lines[b.first+i] = row
+			for i := range b.n {
+				lines[b.first+i] = appendRow(nil, order, i)
 			}
 			return true
 		})
 	}
+}
+
+// appendRow appends the i-th word of each column to row.
+func appendRow(row []string, columns [][]string, i int) []string {
+	for _, column := range columns {
+		row = append(row, column[i])
+	}
+	return row
 }
 
 // numberedColumns finds the numbers of n lines in the words of a paragraph, each followed by

@@ -46,6 +46,25 @@ func TestReadCost(t *testing.T) {
 		"one name":      file(requestFormat, `"`+strings.Repeat("a", MaxSize-1000)+`":1`),
 		"only a name":   []byte(strings.Repeat("[", MaxSize)),
 	}
+	// Text that looks like many keys, and lines of base64 that are a little too short for a key.
+	almostKeys := func(text string) []byte {
+		f := requestFile{header: header{requestFormat, version, strings.Repeat("0", idDigits)}, Created: formatTime(now),
+			NodeType: aa.String(), NodeID: n.Identity().ID, Root: []byte(rootPEM), InfoBundle: &infoBundleFile{}}
+		for name, content := range map[string]string{
+			infobundle.StompTOML: "servers = [\"x.example.com:1\"]\nhost = \"/\"\ndestination = \"/x\"\n",
+			infobundle.UpdatedAt: now.UTC().Format(time.DateOnly) + "\n",
+			"x.txt":              strings.Repeat(text, MaxSize*7/10/len(text)),
+		} {
+			f.InfoBundle.Nodeinfo = append(f.InfoBundle.Nodeinfo, nodeinfoFile{Name: name, Data: []byte(content)})
+		}
+		data, err := json.MarshalIndent(f, "", " ")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return append(data, '\n')
+	}
+	inputs["keys"] = almostKeys("MBwCAQATGWFhYWFhYWFhYWFhYWFhYWFhYWFhYWFhYWFhYQ!")
+	inputs["short lines"] = almostKeys(strings.Repeat("A", 39) + " ")
 	// In the form that encode writes, so that all of it is checked.
 	request := func(peers int, bundle []byte) []byte {
 		f := requestFile{header: header{requestFormat, version, strings.Repeat("0", idDigits)}, Created: formatTime(now),

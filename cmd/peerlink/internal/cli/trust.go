@@ -33,9 +33,9 @@ func (t *trustFlags) add(c *cobra.Command) {
 	c.Flags().StringVar(&t.registryKey, "registry-key", "", "`FILE` with the public key by which the registry must be signed")
 }
 
-// minTypedDigits is the minimum number of digits of a fingerprint that have to be typed. With fewer digits, an attacker could
+// minTypedDigits is the minimum number of digits of a fingerprint that have to be typed: 80 bits. With fewer digits, an attacker could
 // generate keys until one has a fingerprint with the same end.
-const minTypedDigits = 12
+const minTypedDigits = 20
 
 // checkTrust compares the root key in the bundle with the flags. It does so even for a known peer,
 // so that no flag is ignored, except --registry for an agent, whose ID is derived from its key.
