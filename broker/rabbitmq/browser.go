@@ -43,7 +43,7 @@ type browser struct {
 	source    string // the queue that the dead letters come from
 	queue     string
 	id        string // see browseNotice
-	removed   int    // number of messages that were removed
+	removed   int    // number of messages passed to remove as chosen, also if removing them has failed
 	live      *liveConn
 	channel   *amqp.Channel
 	callMu    sync.Mutex // locked during a call on the channel: an abandoned call may still be running
@@ -71,9 +71,9 @@ func (b *Broker) browse(ctx context.Context, queue string, do func(*browser) err
 	return err
 }
 
-// browseOne calls do with a browser for the dead-letter queue name of the queue source. The
-// messages that do has not removed are back in the queue when browseOne returns, unless it
-// fails.
+// browseOne calls do with a browser for the dead-letter queue name of the queue source, unless
+// the dead-letter queue is empty. Before it returns, it waits until the messages that do has not
+// removed are in the queue again, with the limits of awaitReady.
 func (b *Broker) browseOne(ctx context.Context, source, name string, do func(*browser) error) error {
 	if err := checkName("queue "+name, name); err != nil {
 		return err
@@ -92,8 +92,8 @@ func (b *Broker) browseOne(ctx context.Context, source, name string, do func(*br
 	defer br.sendNotice(context.WithoutCancel(ctx), true) // after br.close
 	defer br.close()
 	if err := do(br); err != nil {
-		// After a failure, too, the messages return to their positions before browseOne
-		// returns.
+		// After a failure, too, browseOne returns the messages to their positions, and waits for
+		// that, but only for closeTimeout.
 		if !br.channel.IsClosed() {
 			ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTimeout)
 			defer cancel()
@@ -223,7 +223,7 @@ func (br *browser) keep(ctx context.Context, rest []amqp.Delivery) error {
 	limited, cancel := context.WithTimeoutCause(ctx, br.broker.opts.ConfirmTimeout, errNotConfirmed)
 	defer cancel()
 	if err := br.copies.renew(limited, rest, false); err != nil {
-		return fmt.Errorf("replace messages that were delivered often with copies: %w", err)
+		return fmt.Errorf("replace messages by copies: %w", err)
 	}
 	return br.acknowledge(ctx, rest)
 }

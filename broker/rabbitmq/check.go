@@ -15,27 +15,30 @@ const (
 	// maxHeaders bounds the headers of a message, in bytes. AMQP sends them in a single
 	// frame, of at most 128 KiB by default.
 	maxHeaders = 64 << 10
-	// maxReason is the longest reason of a dead letter, in bytes; longer ones are
+	// maxReason is the number of bytes after which the reason of a dead letter is
 	// truncated.
 	maxReason = 4 << 10
 )
 
+// checkName checks the length of a name, which must not be empty. what describes the name in
+// the error.
 func checkName(what, s string) error {
 	if s == "" {
 		return fmt.Errorf("%w: %s is empty", ErrInvalid, what)
 	}
-	return checkText(what, s)
+	return checkLength(what, s)
 }
 
-// checkQueueName checks the name of a queue, which its lock queue has too, with a suffix.
+// checkQueueName checks the name of a queue and that of its lock queue, which is longer.
 func checkQueueName(queue string) error {
-	if err := checkName("queue", queue); err != nil {
+	if err := checkName("name of the queue", queue); err != nil {
 		return err
 	}
-	return checkName("queue "+queue, lockQueue(queue))
+	return checkName("name of the lock of queue "+queue, lockQueue(queue))
 }
 
-func checkText(what, s string) error {
+// checkLength checks the length of a name or property, which may be empty.
+func checkLength(what, s string) error {
 	if len(s) > maxName {
 		return fmt.Errorf("%w: %s has %d bytes, at most %d are possible", ErrInvalid, what, len(s), maxName)
 	}
@@ -46,13 +49,13 @@ func checkMessage(m *broker.Incoming) error {
 	if err := checkName("exchange", m.Exchange); err != nil {
 		return err
 	}
-	if err := checkText("routing key", m.RoutingKey); err != nil {
+	if err := checkLength("routing key", m.RoutingKey); err != nil {
 		return err
 	}
-	if err := checkText("message type", m.Type); err != nil {
+	if err := checkLength("message type", m.Type); err != nil {
 		return err
 	}
-	if err := checkText("content type", m.ContentType); err != nil {
+	if err := checkLength("content type", m.ContentType); err != nil {
 		return err
 	}
 	size := 0
@@ -77,10 +80,10 @@ func checkMessage(m *broker.Incoming) error {
 
 // checkDeadLetterNames checks the names of the dead-letter queues of a queue.
 func checkDeadLetterNames(queue, suffix string) error {
-	if err := checkName("queue "+queue, referenceDeadLetterQueue(queue)); err != nil {
+	if err := checkName("name of the dead-letter queue of queue "+queue, referenceDeadLetterQueue(queue)); err != nil {
 		return err
 	}
-	return checkName("queue "+queue, queue+suffix)
+	return checkName("name of the dead-letter queue of queue "+queue, queue+suffix)
 }
 
 func checkPeerBinding(q broker.PeerBinding, suffix string) error {
@@ -108,10 +111,11 @@ func checkPeerBinding(q broker.PeerBinding, suffix string) error {
 	if q.Fanout && q.BindingKey != "" {
 		return fmt.Errorf("%w: binding key %q for a fanout exchange, which has none", ErrInvalid, q.BindingKey)
 	}
-	return checkText("binding key", q.BindingKey)
+	return checkLength("binding key", q.BindingKey)
 }
 
-// reasonText converts a text to a valid header value.
+// reasonText truncates a text to maxReason bytes and replaces invalid UTF-8, which may make it
+// longer again.
 func reasonText(s string) string {
 	return strings.ToValidUTF8(s[:min(len(s), maxReason)], "\uFFFD")
 }

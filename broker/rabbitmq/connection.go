@@ -197,7 +197,7 @@ func (c *connection) close(deadline time.Time) {
 	}
 }
 
-// latest returns the connection that was opened last, or nil.
+// latest returns the connection that was opened last, which may be closed, or nil.
 func (c *connection) latest() *liveConn {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -223,7 +223,7 @@ type liveConn struct {
 // short of memory or disk.
 type blockage struct {
 	begun  chan struct{} // closed when the blockage has begun and reason is set
-	over   chan struct{} // closed when the blockage is over
+	over   chan struct{} // closed when the blockage is over, or the connection has ended
 	reason string
 }
 
@@ -270,7 +270,7 @@ func (l *liveConn) setUnblocked() {
 	}
 }
 
-// watch records and reports state changes of the connection until it ends.
+// watch records and logs state changes of the connection until it ends.
 func (l *liveConn) watch(b *Broker, closed <-chan *amqp.Error, blocked <-chan amqp.Blocking) {
 	defer close(l.ended)
 	for {
@@ -304,8 +304,8 @@ func (l *liveConn) cut() { _ = l.socket.Close() }
 // executes nothing sends them too.
 func (l *liveConn) recordAnswer() { l.lastAnswer.Store(int64(time.Since(l.born))) }
 
-// timeLeft returns how much longer an operation that began at start may take: until nothing
-// at all was received from RabbitMQ for the time of silence, but not longer than most in
+// timeLeft returns how much longer an operation that began at start may take: until RabbitMQ
+// has answered nothing (see recordAnswer) for the time silence, but not longer than most in
 // total. RabbitMQ executes the operations of a connection in order, so this one may have to wait
 // for many earlier ones.
 func (l *liveConn) timeLeft(start time.Time, silence, most time.Duration) time.Duration {
@@ -408,8 +408,8 @@ func (l *liveConn) abandon(start time.Time, limit *time.Timer, done <-chan error
 	}
 }
 
-// limitWrite limits a write by ctx. If the write has not ended when ctx ends, and nothing is
-// received from RabbitMQ for a second after that, the connection is cut: RabbitMQ does not
+// limitWrite limits a write by ctx. If the write has not ended when ctx ends, and RabbitMQ
+// answers nothing for a second after that, the connection is cut: RabbitMQ does not
 // read from it, and all its writers are blocked. As long as RabbitMQ answers, the write may
 // take up to three seconds longer than ctx. The caller must call done after the write.
 func (l *liveConn) limitWrite(ctx context.Context) (done func()) {
@@ -436,8 +436,9 @@ func (l *liveConn) limitWrite(ctx context.Context) (done func()) {
 	}
 }
 
-// open opens a channel and calls prepare with it. If RabbitMQ has blocked the connection,
-// open returns [errBlocked].
+// open opens a channel and calls prepare with it. If prepare fails, open closes the channel. If
+// RabbitMQ has blocked the connection, open returns [errBlocked]. When open returns an error,
+// prepare may still be running (see call), so it must not write to variables that are used then.
 func (l *liveConn) open(ctx context.Context, prepare func(*liveConn, *amqp.Channel) error) (*amqp.Channel, error) {
 	if block := l.blocked(); block != nil {
 		return nil, block.err()
@@ -464,7 +465,7 @@ func (l *liveConn) open(ctx context.Context, prepare func(*liveConn, *amqp.Chann
 const closeTimeout = time.Second
 
 // closeChannel closes a channel, and waits up to closeTimeout. It reports whether RabbitMQ
-// has confirmed that the channel is closed.
+// has confirmed that the channel is closed, or it was closed before.
 func (l *liveConn) closeChannel(ch *amqp.Channel) bool {
 	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
 	defer cancel()

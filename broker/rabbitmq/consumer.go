@@ -14,11 +14,13 @@ import (
 	"peerlink/internal/wait"
 )
 
-// errGone is returned when RabbitMQ has cancelled a consumer, or a queue has vanished.
-var errGone = errors.New("RabbitMQ has ended the delivery: the queue was deleted, or is moving to another machine")
+// errGone is returned when RabbitMQ has cancelled the consumer of a queue or of its lock, or
+// routes a copy of a message to no queue.
+var errGone = errors.New("the queue was deleted from RabbitMQ, or is moving to another machine")
 
-// Consume opens a queue for exclusive consuming. If the queue does not exist any more, or the
-// connection to RabbitMQ was lost since Bind, the queue and its bindings are declared again.
+// Consume opens a queue for exclusive consuming (consume has the exceptions). If the queue does
+// not exist any more, or the connection to RabbitMQ was lost, since Bind of this process, the
+// queue and its bindings are declared again.
 // Consume fails while RabbitMQ blocks publishing and messages of the queue have to be replaced
 // by copies; see renewals.
 func (b *Broker) Consume(ctx context.Context, queue string) (broker.Consumer, error) {
@@ -219,7 +221,7 @@ func (c *consumer) receive(d amqp.Delivery) error {
 }
 
 // reopen makes the consumer end with [broker.ErrReopen] as soon as all its deliveries are
-// confirmed.
+// confirmed or excluded.
 func (c *consumer) reopen() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -231,7 +233,7 @@ func (c *consumer) reopen() {
 
 // checkReopen returns [broker.ErrReopen], which ends the consumer, if the queue is to be
 // opened anew, because reopen was called or the prefetch count is to change, and the consumer
-// holds no more messages.
+// holds no more messages, except excluded ones.
 func (c *consumer) checkReopen() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -55,14 +55,14 @@ type lengthCheck struct {
 	// there may have been no receiver for notices.
 	mayHaveMissedNotices bool
 	wasShort             bool                 // the last check found less than expected, and a notice may still arrive
-	firstAddedAt         time.Time            // when the first message was added since messages were last missing; zero if none was
-	lastMissingAt        time.Time            // when messages were last missing; zero if there is no warning
+	firstAddedAt         time.Time            // when the first message was added since messages were last missing, or vanished without a notice; zero if none was
+	lastMissingAt        time.Time            // when a check last found messages missing; zero if there is no warning
 	browsers             map[string]time.Time // by ID of an active browser: when its last notice arrived
 }
 
 // lengthCheckFor returns the lengthCheck of the dead-letter queue of source, and creates it
-// if there is none. It is called for each new consumer of source: before the consumer, there
-// may have been no receiver for notices.
+// if there is none. It is called for each new consumer of source, and sets
+// mayHaveMissedNotices: before the consumer, there may have been no receiver for notices.
 func (b *Broker) lengthCheckFor(source string) *lengthCheck {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -162,11 +162,11 @@ func (l *lengthCheck) recordNotice(n browseNotice) {
 	}
 }
 
-// evaluate compares the length of the queue with the expected length. It starts the warning
+// evaluate compares the length of the queue with the expected length. It returns startWarning
 // if two successive checks find less than expected, and no browser is active, which would
-// hold messages. It ends the warning if a message that was added after the loss has stayed
-// in the queue for recoveryTime, or nothing was missing for noLossTime. consumed is whether
-// this process consumes the source, and so receives notices.
+// hold messages; endWarning if a message that was added after the loss has stayed in the
+// queue for recoveryTime, or nothing was missing for noLossTime; and otherwise keepWarning.
+// consumed is whether this process consumes the source, and so receives notices.
 func (l *lengthCheck) evaluate(length int, consumed bool, recoveryTime time.Duration) warningAction {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -327,7 +327,7 @@ func (br *browser) sendNotice(ctx context.Context, done bool) {
 		err = br.broker.toLockHolder(ctx, br.source, amqp.Publishing{Type: browseNoticeType, Body: body})
 	}
 	if err != nil {
-		br.broker.log.Debug("a notice of messages taken out of a queue can not be sent to the service that consumes it", "queue", br.queue, "err", err)
+		br.broker.log.Debug("a notice of messages taken out of a dead-letter queue can not be sent to the service that adds messages to it", "queue", br.queue, "err", err)
 	}
 }
 

@@ -13,7 +13,8 @@ import (
 )
 
 // The headers that are added to a message in a dead-letter queue: the reason and the time of
-// dead-lettering, and the exchange and routing key with which the message was published.
+// dead-lettering, and the exchange and routing key with which the message was first published.
+// A copy that replaces a message in another queue has the last two only; see recordOrigin.
 const (
 	headerReason     = "x-peerlink-reason"
 	headerTime       = "x-peerlink-time"
@@ -95,8 +96,8 @@ func deadLetterCopy(d amqp.Delivery, reason string) amqp.Publishing {
 	return m
 }
 
-// copyOf returns a message with the properties of a delivery, except those that would make
-// RabbitMQ refuse the message, drop it after some time (the expiration), or route it to
+// copyOf returns a persistent message with the properties of a delivery, except those that would
+// make RabbitMQ refuse the message, drop it after some time (the expiration), or route it to
 // other queues (CC and BCC). If the headers together have more than maxHeaders bytes, none of
 // them is copied.
 func copyOf(d amqp.Delivery) amqp.Publishing {

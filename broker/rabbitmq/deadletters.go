@@ -105,7 +105,7 @@ func (b *Broker) List(ctx context.Context, queue string) iter.Seq2[broker.DeadLe
 // Retry publishes dead letters to the queue, without the headers that RabbitMQ and
 // DeadLetter have added, and acknowledges the originals after RabbitMQ has confirmed the
 // copies. A failure in between leaves messages in both queues. Retry returns
-// [broker.ErrNoQueue] if the queue does not exist.
+// [broker.ErrNoQueue] if the queue does not exist, or has no dead-letter queue.
 func (b *Broker) Retry(ctx context.Context, queue string, ids []string) (int, error) {
 	p := &queuePublisher{broker: b, queue: queue}
 	defer p.close()
@@ -139,7 +139,8 @@ func (b *Broker) Drop(ctx context.Context, queue string, ids []string) (int, err
 
 // removeDeadLetters removes the messages with these IDs from the dead-letter queues, step by
 // step. It calls beforeRemoval with the messages that it is about to remove in a step, and ends
-// if that fails. It returns how many messages it has removed.
+// if that fails. It returns how many messages it has removed, and [broker.ErrNoDeadLetter] if
+// some of the IDs were not found.
 func (b *Broker) removeDeadLetters(ctx context.Context, queue string, ids []string, beforeRemoval func([]amqp.Delivery) error) (total int, err error) {
 	missing := make(map[string]bool, len(ids))
 	for _, id := range ids {

@@ -177,8 +177,8 @@ const anyEpoch = math.MaxInt
 
 // restoreBindings repeats the declaration for the peer of a queue if RabbitMQ was unreachable
 // since it was made. After RabbitMQ was killed, or restored from a backup, queues may exist
-// without their bindings, and RabbitMQ returns all messages for them as unroutable. The queue can be consumed
-// even if restoreBindings fails, so errors are only logged.
+// without their bindings, and RabbitMQ returns all messages for them as unroutable. The queue
+// can be consumed even if restoreBindings fails, so errors are only logged.
 func (b *Broker) restoreBindings(ctx context.Context, queue string) {
 	if _, err := b.declareAgain(ctx, queue, b.health.currentEpoch()); err != nil && ctx.Err() == nil {
 		b.log.Warn("the bindings could not be declared again after the connection to RabbitMQ was lost, some may be missing", "queue", queue, "err", err)

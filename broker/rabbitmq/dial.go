@@ -141,7 +141,7 @@ func closeAll(results <-chan dialResult, count int) {
 	}
 }
 
-// dialError returns why all targets failed.
+// dialError returns the errors of the targets that failed as one error.
 func dialError(failures []target) error {
 	slices.SortFunc(failures, func(x, y target) int { return strings.Compare(x.redacted+x.address, y.redacted+y.address) }) // sorted, so that the same error is logged once
 	var errs []error

@@ -21,8 +21,9 @@ import (
 func lockQueue(queue string) string { return queue + ".lock" }
 
 // CheckInUse returns [broker.ErrInUse] if the queue has a consumer: of this process, of
-// another process, or of a lost connection whose loss RabbitMQ has not detected yet. The
-// consumer may be one without a lock, as of the reference implementation.
+// another process, or of a lost connection whose loss RabbitMQ has not detected yet. If the
+// consumer has no lock, as that of the reference implementation, CheckInUse may return nil, as
+// checkOtherConsumers does; likewise if RabbitMQ does not answer about the lock.
 func (b *Broker) CheckInUse(ctx context.Context, queue string) error {
 	if err := checkQueueName(queue); err != nil {
 		return err
@@ -38,7 +39,8 @@ func (b *Broker) CheckInUse(ctx context.Context, queue string) error {
 	return nil
 }
 
-// checkInUse returns [broker.ErrInUse] if a queue has a consumer, with or without a lock.
+// checkInUse returns [broker.ErrInUse] if a queue has a consumer with a lock, or one without a
+// lock because of which checkOtherConsumers returns it.
 func (d declarer) checkInUse(queue string) error {
 	err := d.checkLock(queue)
 	if hasReplyCode(err, amqp.ResourceLocked) {
@@ -60,10 +62,11 @@ func (d declarer) checkInUse(queue string) error {
 // lockTimeout bounds the wait for RabbitMQ's answer whether a lock is held.
 const lockTimeout = 2 * time.Second
 
-// checkLock returns RabbitMQ's error if the lock of a queue is held: ResourceLocked if by
-// another connection. With Khepri (RabbitMQ 4.3), a cluster keeps an exclusive queue of a
-// node that is down, and does not answer until that node is up. Then checkLock waits for
-// lockTimeout once, and returns nil: no process holds the lock, and none can acquire it.
+// checkLock returns RabbitMQ's error ResourceLocked if another connection holds the lock of a
+// queue, nil if none does, and any other error as it is. With Khepri (RabbitMQ 4.3), a cluster
+// keeps an exclusive queue of a node that is down, and does not answer until that node is up.
+// Then checkLock waits for lockTimeout once, and returns nil: no process holds the lock, and
+// none can acquire it.
 func (d declarer) checkLock(queue string) error {
 	if d.live.broker.lockIsSilent(queue) {
 		return nil
@@ -95,8 +98,8 @@ func (b *Broker) lockIsSilent(queue string) bool {
 	return b.silentLocks[queue]
 }
 
-// setLockSilent sets what lockIsSilent reports. When RabbitMQ answers again, it makes
-// consumers without the lock end, so that the next ones acquire it.
+// setLockSilent sets what lockIsSilent reports. If silent is false, as RabbitMQ has answered, it
+// also makes consumers without the lock end, so that the next ones acquire the lock.
 func (b *Broker) setLockSilent(queue string, silent bool) {
 	var without []*consumer
 	b.mu.Lock()
@@ -132,8 +135,8 @@ func (b *Broker) awaitFree(queue string) {
 	}
 }
 
-// otherConsumers records that a queue has consumers although no process holds its lock: when
-// RabbitMQ has counted such consumers, for the first and for the last time.
+// otherConsumers records when RabbitMQ has counted consumers of a queue that do not hold its
+// lock, for the first and for the last time.
 type otherConsumers struct{ first, last time.Time }
 
 const (
@@ -178,7 +181,7 @@ func (b *Broker) recordOtherConsumers(queue string) time.Duration {
 	return now.Sub(s.first)
 }
 
-// forgetOtherConsumers records that a queue has no consumers without a lock.
+// forgetOtherConsumers removes the record that a queue has consumers without a lock.
 func (b *Broker) forgetOtherConsumers(queue string) {
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -60,7 +60,7 @@ func hasReplyCode(err error, code int) bool {
 	return errors.As(err, &e) && e.Server && e.Code == code
 }
 
-// health logs changes of RabbitMQ's state. All connections share it: when RabbitMQ goes
+// health records and logs changes of RabbitMQ's state. All connections share it: when RabbitMQ goes
 // down they all fail, and one line is enough.
 type health struct {
 	log     *slog.Logger
@@ -72,13 +72,13 @@ type health struct {
 	trouble   string    // the error that was logged last; "" while connected is true, and if there was none
 	lostAt    time.Time // when the last loss was logged
 
-	refusal atomic.Pointer[refusal] // nil if no stream has ended because of a refusal since RabbitMQ last confirmed a message
+	refusal atomic.Pointer[refusal] // nil if no stream has ended because of a refusal since RabbitMQ last confirmed a message, or the epoch began
 }
 
 // refusal records that RabbitMQ accepts no messages of peers although there is a connection.
 type refusal struct {
 	since, last time.Time // when the first and the last stream has ended for this reason
-	err         error     // the reason
+	err         error     // why the first has ended
 }
 
 const (

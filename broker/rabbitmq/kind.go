@@ -81,8 +81,9 @@ func kindFrom(answer error) kind {
 	return kind{}
 }
 
-// refusedArguments returns the text of RabbitMQ's answer if it refuses to declare an existing
-// queue with different arguments; ok reports whether it does.
+// refusedArguments returns the text of RabbitMQ's answer if that has the reply code with which
+// RabbitMQ refuses to declare an existing queue with different arguments. The code has other
+// causes too: inequivalent must match the text.
 func refusedArguments(answer error) (reason string, ok bool) {
 	var e *amqp.Error
 	if !errors.As(answer, &e) || e.Code != amqp.PreconditionFailed {
@@ -109,7 +110,7 @@ func (d declarer) reportLimit(queue string) {
 	}
 	log := b.log.With("queue", queue, "limit", k.limit)
 	if k.limit <= renewAt {
-		log.Warn("the queue is a quorum queue with a low delivery limit: RabbitMQ removes messages that were delivered more often than that and not acknowledged; raise the limit by a policy")
+		log.Warn("the queue is a quorum queue with a low delivery limit: RabbitMQ removes messages that were delivered more often than that and not acknowledged; a policy can not raise this limit, which is an argument of the queue")
 		return
 	}
 	log.Info("the queue is a quorum queue: unless a policy says otherwise, RabbitMQ removes a message that was delivered more often than its delivery limit; messages are replaced by copies before that")

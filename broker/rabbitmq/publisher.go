@@ -83,7 +83,7 @@ type publisher struct {
 	stopping chan struct{}         // closed when run must not wait for confirmations any more
 	muted    atomic.Bool           // confirmed is not called any more
 	ended    chan struct{}         // closed when run has returned
-	reason   atomic.Pointer[error] // why run has ended; set before closing is closed
+	reason   atomic.Pointer[error] // why run has ended; nil before, also if finish or stop has been called
 
 	// Used by run only.
 	durable  uint64       // number of confirmed messages

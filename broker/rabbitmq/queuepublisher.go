@@ -22,8 +22,8 @@ type queuePublisher struct {
 }
 
 // publish publishes up to maxPublish messages, and waits until RabbitMQ has confirmed all of
-// them. routed is false if RabbitMQ has returned a message because the queue does not exist;
-// some of the messages may have been stored before the queue was deleted.
+// them; only ctx bounds the wait. routed is false if RabbitMQ has returned a message because the
+// queue does not exist; some of the messages may have been stored before the queue was deleted.
 func (p *queuePublisher) publish(ctx context.Context, messages ...amqp.Publishing) (routed bool, err error) {
 	if p.channel == nil || p.channel.IsClosed() {
 		returned := make(chan amqp.Return, maxPublish)

@@ -81,14 +81,15 @@ import (
 var (
 	// ErrInvalid is returned for names and messages that AMQP can not carry.
 	ErrInvalid = errors.New("rabbitmq: invalid")
-	// errNotDelivered is returned for a tag that is not delivered to the consumer: it was
-	// never delivered, or it was confirmed or moved to the dead letters since.
-	errNotDelivered = errors.New("rabbitmq: message is not delivered to this consumer")
+	// errNotDelivered is returned for the tag of a message that was never delivered to the
+	// user of the consumer, or was confirmed or moved to the dead letters since, or is being
+	// moved.
+	errNotDelivered = errors.New("rabbitmq: message was not delivered by this consumer, or is confirmed or set aside already")
 	// errBlocked is returned while RabbitMQ accepts no messages because it is short of
 	// memory or disk.
 	errBlocked = errors.New("rabbitmq: RabbitMQ blocks publishing")
-	// errNotConfirmed ends a stream if RabbitMQ has refused one of its messages, or has
-	// not confirmed it within [Options.ConfirmTimeout].
+	// errNotConfirmed is returned if RabbitMQ has refused a message, or has not confirmed it
+	// within [Options.ConfirmTimeout]. It ends a stream.
 	errNotConfirmed = errors.New("rabbitmq: message is not confirmed")
 )
 
@@ -144,7 +145,7 @@ func (o Options) withDefaults() (Options, error) {
 		return o, fmt.Errorf("%w: queue type %q, expected %s or %s", ErrInvalid, o.QueueType, Classic, Quorum)
 	}
 	if len(o.DeadLetterSuffix) > maxName/2 || o.DeadLetterSuffix[0] != '.' || o.DeadLetterSuffix == lockQueue("") {
-		return o, fmt.Errorf("%w: suffix %q, expected one that begins with a dot, and is not %s", ErrInvalid, o.DeadLetterSuffix, lockQueue(""))
+		return o, fmt.Errorf("%w: dead-letter suffix %q, expected one that begins with a dot, has at most %d bytes, and is not %s", ErrInvalid, o.DeadLetterSuffix, maxName/2, lockQueue(""))
 	}
 	if o.Prefetch > math.MaxUint16 {
 		return o, fmt.Errorf("%w: prefetch of %d messages, at most %d are possible", ErrInvalid, o.Prefetch, math.MaxUint16)

@@ -41,8 +41,8 @@ func (b *Broker) keepDeclared() {
 // redeclarer is the state of keepDeclared.
 type redeclarer struct {
 	*Broker
-	checked   string            // the peer whose objects were declared again last
-	nextCheck time.Time         // when those of the next peer are to be declared again
+	checked   string            // the peer that the last periodic check was of
+	nextCheck time.Time         // when the objects of the next peer are to be declared again
 	failures  map[string]string // by peer: the last logged error
 }
 

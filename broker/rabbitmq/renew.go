@@ -12,10 +12,9 @@ import (
 	"peerlink/internal/wait"
 )
 
-// renewAt is how often a message may have been delivered, and returned, before it is
-// replaced by a copy without a count. RabbitMQ 4 drops a message of a quorum queue after
-// 20 deliveries, unless the queue or a policy, which AMQP does not show, has another
-// limit.
+// renewAt is the count (see countOf) at which a message is replaced by a copy without a count.
+// RabbitMQ 4 drops a message of a quorum queue after 20 deliveries, unless the queue or a
+// policy, which AMQP does not show, has another limit.
 const renewAt = 5
 
 // countOf returns how often, according to RabbitMQ, a message was returned.

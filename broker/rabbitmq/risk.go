@@ -93,8 +93,8 @@ const maxArguments = 16
 
 // arguments returns those arguments of an existing queue that RabbitMQ compares when the queue
 // is declared again: RabbitMQ refuses different arguments, and its answer has the queue's
-// value of one of them. The first declaration has the arguments usual; if the queue has most
-// of them, few further declarations are needed.
+// value of one of them. (If the queue did not exist, it would be created.) The first declaration
+// has the arguments usual; if the queue has most of them, few further declarations are needed.
 func (d declarer) arguments(queue string, usual amqp.Table) amqp.Table {
 	args := make(amqp.Table)
 	maps.Copy(args, usual)

@@ -13,7 +13,7 @@ import (
 // unacked records the deliveries to a consumer that are not acknowledged. Delivery tags count
 // the messages of the AMQP channel from 1.
 type unacked struct {
-	arrived   uint64                       // the last tag received
+	arrived   uint64                       // all tags up to this one were received
 	others    map[uint64]bool              // tags after arrived of messages that are not from the queue; see skipTag
 	held      []amqp.Delivery              // received and not acknowledged, in order, without those in excluded
 	delivered uint64                       // the last tag delivered to the user
@@ -123,7 +123,8 @@ func (u *unacked) exclude(tag uint64) error {
 }
 
 // startMove excludes a delivery that is to become a dead letter, and returns it. It is not
-// acknowledged before finishMove is called with done.
+// acknowledged before finishMove is called with done. Until finishMove is called, a second
+// startMove returns an error.
 func (u *unacked) startMove(tag uint64) (amqp.Delivery, error) {
 	if err := u.exclude(tag); err != nil {
 		return amqp.Delivery{}, err
