@@ -168,7 +168,7 @@ func (a *acceptor) recordUnauthenticated(remote net.Addr, err error) {
 	case why == reasonAbandoned:
 		return
 	case why == reasonOverload:
-		text, kind = "connection dropped before the handshake", "dropped"
+		text, kind = "connection dropped before the end of its handshake", "dropped"
 	case withoutCertificate(err):
 		level, kind = slog.LevelInfo, "no certificate" // health checks with TLS
 	}
@@ -196,7 +196,7 @@ func handshakeFault(err error) string {
 }
 
 // handshake completes the TLS handshake, and returns the identity in the client's verified
-// chain.
+// chain. On an error it does not close tcp.
 func (a *acceptor) handshake(ctx context.Context, tcp net.Conn) (conn *peerConn, id pki.Identity, err error) {
 	own := a.cfg.Certificate.serverChain()
 	conn = &peerConn{own: own.Leaf, wire: &wireConn{Conn: tcp}}

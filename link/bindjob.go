@@ -59,9 +59,9 @@ func (r *reconciler) unbind(ctx context.Context, p *peer, b broker.PeerBinding) 
 	return r.startBindJob(ctx, p, &bindJob{unbind: true, binding: b, former: r.formerQueues(b)})
 }
 
-// startBindJob returns the result of the peer's last bind job if that did the same as
-// job. Otherwise it starts job, unless another bind job is running, and returns
-// errBindPending.
+// startBindJob returns, once, the result of the peer's last bind job if that did the same as
+// job, and sets p.former. Otherwise it starts job, unless another bind job is running, and
+// returns errBindPending.
 func (r *reconciler) startBindJob(ctx context.Context, p *peer, job *bindJob) error {
 	last := p.bindJob
 	if last.pending() {
@@ -70,7 +70,7 @@ func (r *reconciler) startBindJob(ctx context.Context, p *peer, job *bindJob) er
 	p.bindJob = nil
 	if last != nil && last.unbind == job.unbind && equalBinding(last.binding, job.binding) {
 		if len(last.waiting) > 0 {
-			r.log.Warn("messages wait in queues of an earlier --queue-pattern, they are sent too", "peer", p.id, "queues", last.waiting)
+			r.log.Warn("messages wait in queues of an earlier --queue-pattern, these queues are emptied too", "peer", p.id, "queues", last.waiting)
 		}
 		p.former = last.waiting
 		if last.err != nil {
@@ -115,7 +115,8 @@ func (r *reconciler) runBindJob(ctx context.Context, job *bindJob) error {
 }
 
 // formerQueues returns the names of queues that may have led to a peer before: by the default
-// pattern, by that of the reference's Compose files, and by earlier patterns of this node.
+// pattern, by that of the reference's Compose files, and by earlier patterns of this node. It
+// returns none unless the service uses all queues.
 func (r *reconciler) formerQueues(b broker.PeerBinding) (names []string) {
 	if !r.cfg.AllQueues {
 		return nil
@@ -157,6 +158,7 @@ func (r *reconciler) awaitBindJobs(ctx, graceCtx context.Context) {
 	}
 }
 
+// equalBinding reports whether two bindings of the same peer are equal.
 func equalBinding(a, b broker.PeerBinding) bool {
 	return a.Exchange == b.Exchange && a.Fanout == b.Fanout && a.BindingKey == b.BindingKey && slices.Equal(a.Queues, b.Queues)
 }

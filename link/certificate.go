@@ -93,14 +93,15 @@ func (c *Certificate) isCurrent(leaf *x509.Certificate) bool {
 	return c.current.Load().Leaf.Equal(leaf)
 }
 
-// forget makes the next reload read the files, whether they have changed or not.
+// forget makes the next reload read the files, whether they have changed or not, and return
+// an error even if the error was returned before.
 func (c *Certificate) forget() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.stamp, c.bad = [2]node.FileStamp{}, false
 }
 
-// maxPairFile bounds the files of the certificate and of the key.
+// maxPairFile bounds the file of the certificate and that of the key, each, in bytes.
 const maxPairFile = 1 << 20
 
 func (c *Certificate) load() (*tls.Certificate, error) {

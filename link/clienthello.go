@@ -27,9 +27,9 @@ const (
 )
 
 // readClientHello reads the beginning of a connection until it is a complete
-// ClientHello (RFC 8446, section 4.1.2), or cannot become one. Validating it is left
-// to crypto/tls: readClientHello only ensures that no work is done for a client that
-// sends nothing.
+// ClientHello (RFC 8446, section 4.1.2), or cannot become one, and returns what it has
+// read. Validating it is left to crypto/tls: readClientHello only ensures that no work is
+// done for a client that sends nothing.
 func readClientHello(r io.Reader) ([]byte, error) {
 	var b []byte
 	var message []byte // the handshake message, up to the end of its header
@@ -49,7 +49,7 @@ func readClientHello(r io.Reader) ([]byte, error) {
 		}
 		length := int(binary.BigEndian.Uint16(header[3:]))
 		if length == 0 || len(b)+length > maxClientHello {
-			return nil, fmt.Errorf("the connection begins with a TLS record of %d bytes: expected a ClientHello of at most %d bytes", length, maxClientHello)
+			return nil, fmt.Errorf("the ClientHello has a TLS record of %d bytes after the first %d bytes: expected records that are not empty, of at most %d bytes together", length, start, maxClientHello)
 		}
 		if b, err = readMore(b, r, length); err != nil {
 			return nil, err

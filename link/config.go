@@ -32,7 +32,7 @@ type Config struct {
 	AllQueues    bool
 	QueuePattern QueuePattern // the pattern of the names of queues; DefaultQueuePattern
 	// FormerQueuePatterns are patterns of the names of queues that were used before. What is
-	// left in these queues is sent, too.
+	// left in these queues is sent, too, if AllQueues is set.
 	FormerQueuePatterns []QueuePattern
 	// KeepQueuePatterns makes a [Service] record QueuePattern and FormerQueuePatterns in the
 	// node's directory again if the record there changes ([node.Dir.RecordQueuePatterns]).
@@ -46,7 +46,7 @@ type Config struct {
 	// All connections.
 
 	HeartBeat        stomp.HeartBeat // what is offered and requested; the defaults of stomp
-	HandshakeTimeout time.Duration   // for a TLS handshake; 5 s
+	HandshakeTimeout time.Duration   // for a TLS handshake and, before that, for the ClientHello of a client; 5 s each
 	ConnectTimeout   time.Duration   // for TCP, and then for the STOMP handshake; 10 s each
 	DrainTimeout     time.Duration   // how long a connection that is being closed waits for outstanding confirmations; 5 s
 

@@ -11,7 +11,7 @@ import (
 
 const (
 	// maxDeadLetterJobs is how many messages of a session may wait to become dead
-	// letters. At this limit, nothing is sent until one of them is a dead letter.
+	// letters. If there is one more, nothing is sent until one of them is a dead letter.
 	maxDeadLetterJobs = 64
 	// deadLetterEndTime is how long the end of a session waits for attempts in
 	// progress.

@@ -174,12 +174,12 @@ var classical = []tls.CurveID{tls.X25519, tls.CurveP256, tls.CurveP384}
 // packetSizeWatch detects whether the path to a peer drops large packets.
 type packetSizeWatch struct {
 	mu       sync.Mutex
-	timeouts int       // consecutive attempts that timed out
+	timeouts int       // attempts that timed out since the last success
 	until    time.Time // when the post-quantum key exchange is offered again
 }
 
-// groups returns the key exchanges to offer in the next attempt, nil for all. While all
-// attempts time out, every third attempt offers only the classical ones.
+// groups returns the key exchanges to offer in the next attempt, nil for all. Only the
+// classical ones are offered before until, and in every third attempt while attempts time out.
 func (s *packetSizeWatch) groups(now time.Time) []tls.CurveID {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -190,7 +190,7 @@ func (s *packetSizeWatch) groups(now time.Time) []tls.CurveID {
 }
 
 // note records the result of an attempt with these groups. It reports whether this
-// attempt has shown that large packets were the cause of timeouts.
+// attempt has shown that large packets were the cause of timeouts, and that was not known.
 func (s *packetSizeWatch) note(groups []tls.CurveID, err error, now time.Time) (found bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -78,8 +78,8 @@ func (d *drainer) run(ctx, graceCtx context.Context) {
 	}
 }
 
-// drain answers the messages in the queue until the queue has been empty for idle (0:
-// forever), or ctx is done.
+// drain answers the messages in the queue. It returns nil when the queue has been empty for
+// idle (0: never), and an error when ctx is done or the broker fails.
 func (d *drainer) drain(ctx, graceCtx context.Context, idle time.Duration) error {
 	if err := d.s.cfg.Broker.CheckInUse(ctx, d.queue); err != nil {
 		return err

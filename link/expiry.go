@@ -40,7 +40,7 @@ func (s *Service) ownCertificates() []usedCertificate {
 }
 
 // certificates returns the certificates that only the link with this peer needs: none
-// if there is no traffic with the peer.
+// while there must be no traffic with the peer.
 func (p *peer) certificates() []usedCertificate {
 	st := p.state.Load()
 	if st == nil {
@@ -243,8 +243,8 @@ func (s *shared) checkClientChain(st *peerState) error {
 	return nil
 }
 
-// onExpiry calls end as soon as one of the certificates has expired by the clock of the
-// service, unless stopWatching is called before.
+// onExpiry calls end, on a goroutine of its own, when one of the certificates has expired by the
+// clock of the service, at most maxClockInterval later, unless stopWatching is called before.
 func (s *shared) onExpiry(list []usedCertificate, end func(*certificateExpired)) (stopWatching func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	go func() {
@@ -265,8 +265,9 @@ func (s *shared) onExpiry(list []usedCertificate, end func(*certificateExpired))
 	return cancel
 }
 
-// logExpired logs that a connection ends because a certificate has expired.
-func (s *shared) logExpired(log *slog.Logger, peerID string, e *certificateExpired) {
-	s.logLimiter.Log(log, slog.LevelWarn, logthrottle.Key{Who: peerID, Kind: "certificate ended"}, "a certificate of the connection has ended, so the connection ends",
+// logExpired logs that a connection ends because a certificate has expired. The entries with the
+// same who, the ID of a peer or the name of a queue, are limited together.
+func (s *shared) logExpired(log *slog.Logger, who string, e *certificateExpired) {
+	s.logLimiter.Log(log, slog.LevelWarn, logthrottle.Key{Who: who, Kind: "certificate ended"}, "a certificate of the connection has ended, so the connection ends",
 		"certificate", e.role, "not_after", e.notAfter.UTC(), "what_to_do", advice(e.role))
 }

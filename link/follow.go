@@ -56,7 +56,7 @@ type follower struct {
 	conns       int                    // connections to the peer in use
 	failing     bool                   // attempts to connect to the peer have failed, and there is no connection
 	nextRetry   time.Time              // time of the next fetch, while failing
-	pause       time.Duration          // the pause before nextRetry
+	pause       time.Duration          // the pause before nextRetry, without jitter
 	nextRoutine time.Time              // time of the next periodic fetch; zero before the first call of due
 	busy        bool                   // a fetch is in progress
 	fetched     map[string]fetchResult // by URL
@@ -151,7 +151,7 @@ type pendingUpdate struct {
 }
 
 // apply replaces the peer's stomp.toml by that of the pending update, unless the directory
-// has a newer one, or following is switched off for the peer.
+// has the same or a newer one, or following is switched off for the peer.
 func (u *pendingUpdate) apply(p *node.Peer) {
 	if u == nil || p.NoFollow || p.UpdatedAt >= u.date {
 		return
@@ -159,7 +159,8 @@ func (u *pendingUpdate) apply(p *node.Peer) {
 	p.Stomp, p.StompErr, p.UpdatedAt = u.stomp, nil, u.date
 }
 
-// followDue starts a fetch for each peer for which one is due.
+// followDue starts a fetch for each peer for which one is due, unless maxFetches are in
+// progress.
 func (r *reconciler) followDue(ctx context.Context) {
 	if r.cfg.Follow.Off {
 		return

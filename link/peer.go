@@ -34,8 +34,8 @@ type peer struct {
 	pendingUpdate atomic.Pointer[pendingUpdate] // newer than the directory's info-bundle; nil: none
 
 	// Used by the reconciling goroutine only.
-	stamp         *node.Stamp    // of the directory at the last reconciliation; nil: reconcile again
-	former        []string       // names of queues that led to the peer before and have messages
+	stamp         *node.Stamp    // of the directory at the last reconciliation without an error; nil: reconcile again
+	former        []string       // names of queues that led to the peer before and had messages when they were unbound
 	appliedUpdate *pendingUpdate // pendingUpdate when the peer was last reconciled
 	lastErr       string         // the last error reported, so that it is not reported at each poll
 	missing       int            // consecutive polls that did not find the peer's directory
@@ -63,7 +63,7 @@ type peer struct {
 type peerState struct {
 	*node.Peer
 	view       smp.View
-	binding    broker.PeerBinding
+	binding    broker.PeerBinding // zero in a Service that only receives
 	generation generation
 }
 

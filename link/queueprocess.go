@@ -187,7 +187,7 @@ func (q *QueueDrainer) Run(ctx context.Context) error {
 				return err
 			}
 			if !standby {
-				d.log.Info("another process drains this queue, standing by")
+				d.log.Info("another process uses this queue, standing by")
 			}
 			standby = true
 			if err := wait.Sleep(ctx, q.standbyPause()); err != nil {

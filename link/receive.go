@@ -95,7 +95,7 @@ func (a *acceptor) receive(ctx, graceCtx context.Context, conn *peerConn, id pki
 
 // run moves messages from the connection to the broker until the peer disconnects,
 // something fails, or stopCtx is done. Before it returns, it waits until the messages
-// handed to the broker are stored and confirmed, until graceCtx is done at most.
+// handed to the broker are stored and confirmed, for at most [Config.DrainTimeout].
 func (r *receiver) run(stopCtx, graceCtx context.Context) error {
 	// When no more receipts will be sent, run does not wait for the peer to send
 	// something: the peer may have nothing to send, and wait for its receipts.
@@ -256,8 +256,9 @@ func (r *receiver) add(receipt string, acquired int64) {
 	r.acquired.add(acquired)
 }
 
-// onStored is called with the number of messages that the broker has stored, or with
-// its error.
+// onStored is called with the number of messages of this connection that the broker has
+// stored so far, and with the error, if any, because of which it will store no more. The
+// number may be 0 with an error, although messages were stored.
 func (r *receiver) onStored(n uint64, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -20,7 +20,7 @@ const maxMissing = 3
 
 // reconciler brings the peers up to date with the node's directory: it binds their queues
 // in the broker, and starts and stops their senders and drainers. One goroutine calls its
-// methods, except where a comment says otherwise.
+// methods, except runBindJob, follow, adoptBundle and setHealth, which others call too.
 type reconciler struct {
 	*shared
 	receiveOnly bool // queues are neither bound nor sent from
@@ -79,8 +79,8 @@ func (r *reconciler) reconcileLoop(ctx, graceCtx context.Context) {
 			lastErr = ""
 		case err.Error() != lastErr:
 			lastErr = err.Error()
-			r.setHealth(fmt.Errorf("the node's directory can not be read: %w", err))
-			r.log.Error("the node's directory can not be read, the links stay as they are", "err", err)
+			r.setHealth(fmt.Errorf("the node's directory can not be used: %w", err))
+			r.log.Error("the node's directory can not be used, the links stay as they are", "err", err)
 		}
 	}
 }
@@ -107,7 +107,8 @@ func (r *reconciler) forgetStamps() {
 	}
 }
 
-// reconcile brings the peers up to date with the node's directory.
+// reconcile brings the peers up to date with the node's directory. Faults of single peers are
+// recorded and logged, not returned.
 func (r *reconciler) reconcile(ctx, graceCtx context.Context) error {
 	if err := r.cfg.Dir.CheckIdentity(); err != nil {
 		return err

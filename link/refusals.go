@@ -151,8 +151,8 @@ func (u *unidentifiedErrors) recordDeadLetter(now time.Time) {
 }
 
 // refusedBy returns the message that an ERROR counts against. found is false if there
-// is none. If the ERROR does not identify a message, refusedBy makes the next session
-// send the messages one at a time.
+// is none. If the ERROR does not identify a message, and is no internal error of the peer,
+// refusedBy makes the next session send the unconfirmed messages one at a time.
 func (se *session) refusedBy(refused *stomp.ServerError) (m sent, found bool) {
 	se.mu.Lock()
 	defer se.mu.Unlock()

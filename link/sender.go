@@ -246,8 +246,8 @@ func (sd *sender) attempt(ctx, graceCtx context.Context) (ok bool, err error) {
 	}
 }
 
-// The reasons why a session ends although its connection has not failed, besides errIdle,
-// broker.ErrReopen, errYielded, errTimeSliceOver and *certificateExpired.
+// Reasons why a session ends, besides errIdle, broker.ErrReopen, errYielded, errTimeSliceOver
+// and *certificateExpired. Only with errConnEnded has the connection itself ended before.
 var (
 	errNewGeneration = errors.New("the peer's state has changed")
 	errReplaced      = errors.New("there is another connection with the renewed certificate")

@@ -132,7 +132,7 @@ func (se *session) disconnect(ctx context.Context, reason error) error {
 
 // openConsumer opens the queue. While the broker cannot open it, openConsumer tries again for
 // [Config.IdleTimeout], and the connection stays open: another connection would not help,
-// because the fault is not the peer's.
+// because the fault is not the peer's. It returns [broker.ErrInUse] immediately.
 func (se *session) openConsumer(ctx context.Context) (broker.Consumer, error) {
 	start, troubles, object := time.Now(), &se.sender.s.brokerTroubles, "consumer of "+se.sender.queue
 	defer troubles.set(object, nil)
@@ -233,7 +233,7 @@ func (se *session) awaitReceipts(ctx context.Context) error {
 
 // confirm records that the peer has confirmed the first n messages of the connection. It
 // returns the tag of the last of these messages. ok is false if all of them had been
-// confirmed before.
+// confirmed before, or fewer messages were sent.
 func (se *session) confirm(n uint64) (tag uint64, ok bool) {
 	se.mu.Lock()
 	defer se.mu.Unlock()

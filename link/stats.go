@@ -29,7 +29,7 @@ type peerStats struct {
 	conns     map[*openConn]struct{}
 	lastLeaf  *x509.Certificate // the server certificate that the peer sent last
 	lastError string
-	failedAt  time.Time
+	errorAt   time.Time // when lastError was recorded; zero if there was none
 }
 
 // openConn is a connection that carries messages.
@@ -93,7 +93,7 @@ func (s *peerStats) recordFailure(err error) {
 func (s *peerStats) recordError(err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.lastError, s.failedAt = excerpt.Limit(err.Error(), maxErrorText), time.Now()
+	s.lastError, s.errorAt = excerpt.Limit(err.Error(), maxErrorText), time.Now()
 }
 
 // peerCertificates returns the server certificates of the peer on its open connections
@@ -117,7 +117,7 @@ func (s *peerStats) peerCertificates() []*x509.Certificate {
 	return list
 }
 
-// maxErrorText bounds the text of an error that is kept: a peer may have written it.
+// maxErrorText bounds the text of an error that is kept, in bytes: a peer may have written it.
 const maxErrorText = 500
 
 // reason is why a connection ended before it was registered with a peer.

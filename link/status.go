@@ -62,11 +62,11 @@ const (
 // Counts are counters since the service started. A message that is repeated is counted
 // again.
 type Counts struct {
-	Sent          uint64 `json:"sent"` // messages
-	SentBytes     uint64 `json:"sent_bytes"`
-	Confirmed     uint64 `json:"confirmed"` // messages sent that the peer has confirmed
-	Received      uint64 `json:"received"`  // messages, valid or not
-	ReceivedBytes uint64 `json:"received_bytes"`
+	Sent          uint64 `json:"sent"`            // messages
+	SentBytes     uint64 `json:"sent_bytes"`      // of their bodies
+	Confirmed     uint64 `json:"confirmed"`       // messages sent that the peer has confirmed
+	Received      uint64 `json:"received"`        // messages, valid or not
+	ReceivedBytes uint64 `json:"received_bytes"`  // of their bodies
 	Stored        uint64 `json:"stored"`          // messages received that this node's broker has stored
 	Refused       uint64 `json:"refused"`         // messages received that were refused as invalid
 	RefusedByPeer uint64 `json:"refused_by_peer"` // messages sent that the peer refused
@@ -118,12 +118,12 @@ func (s *Service) Health() error {
 	return s.brokerTroubles.lasting(maxBrokerTrouble * s.cfg.PollInterval)
 }
 
-// maxBrokerTrouble is the number of intervals for which a queue may be unusable before
-// [Service.Health] returns an error.
+// maxBrokerTrouble is the number of times [Config.PollInterval] for which a queue may be unusable
+// before [Service.Health] returns an error.
 const maxBrokerTrouble = 10
 
-// maxSilence is the number of intervals without a check of the node's directory after
-// which [Service.Stalled] returns an error.
+// maxSilence is the number of times [Config.PollInterval] without a check of the node's directory
+// after which [Service.Stalled] returns an error.
 const maxSilence = 30
 
 // Stalled returns an error if the service, though it is not stopping, has not checked
@@ -172,8 +172,8 @@ func (p *peer) status(now time.Time) PeerStatus {
 		st.Connections = append(st.Connections, c.Connection)
 	}
 	slices.SortFunc(st.Connections, func(a, b Connection) int { return a.Since.Compare(b.Since) })
-	if !t.failedAt.IsZero() {
-		at := t.failedAt
+	if !t.errorAt.IsZero() {
+		at := t.errorAt
 		st.LastError, st.LastErrorAt = t.lastError, &at
 	}
 	return st
@@ -223,7 +223,8 @@ func (t *brokerTroubles) set(object string, err error) {
 }
 
 // lasting returns the error of the object that has been unusable for the longest time, if
-// that is more than d, and nil otherwise: the restart of a broker is no fault.
+// that is more than d, with the number of all other unusable objects, and nil otherwise: the
+// restart of a broker is no fault.
 func (t *brokerTroubles) lasting(d time.Duration) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()

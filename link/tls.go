@@ -23,7 +23,8 @@ import (
 // outlive a deactivation.
 
 // serverTLS returns the configuration for accepting connections with the certificate
-// own. identify is called with each verified chain.
+// own; with it, handshakes fail once own has expired. identify is called with each verified
+// chain.
 func (a *acceptor) serverTLS(own *tls.Certificate, identify func(pki.Identity, []*x509.Certificate)) *tls.Config {
 	return &tls.Config{
 		MinVersion:             tls.VersionTLS13,
@@ -211,7 +212,7 @@ func (c *wireConn) SetWriteDeadline(t time.Time) error {
 }
 
 // limitWrites makes writes, also one that is in progress, end within d from now, whatever
-// deadlines are set later.
+// deadlines are set later. Only the first call has an effect.
 func (c *wireConn) limitWrites(d time.Duration) {
 	c.deadlineMu.Lock()
 	defer c.deadlineMu.Unlock()

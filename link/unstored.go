@@ -59,8 +59,8 @@ type unstoredLimiter struct {
 	capacity *semaphore.Weighted
 }
 
-// acquire waits until a message may be handed to the broker, or ctx is done. It returns
-// the capacity that the caller must release when the message is stored.
+// acquire waits until a message may be handed to the broker, or ctx is done. Unless it returns
+// an error, the caller must release the returned capacity when the message is stored.
 func (l *unstoredLimiter) acquire(ctx context.Context, body []byte) (acquired int64, err error) {
 	acquired = max(int64(len(body)), minUnstored)
 	if othersActive := l.activity.record(l.peerID, time.Now()); othersActive {

@@ -53,7 +53,7 @@ func View(d *node.Dir, p *node.Peer) (smp.View, error) {
 	return v, nil
 }
 
-// BindingOf returns the broker objects that carry a peer's messages (section "RabbitMQ
+// BindingOf returns the broker objects that carry the messages for a peer (section "RabbitMQ
 // objects of the reference" of the messages specification), with as many queues as the
 // node's directory specifies.
 func BindingOf(d *node.Dir, p *node.Peer, v smp.View, pattern QueuePattern) (broker.PeerBinding, error) {

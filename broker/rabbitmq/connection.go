@@ -49,7 +49,7 @@ const maxConnections = 64
 
 // open opens a channel and calls prepare with it: on this connection or, if its number of
 // channels is exhausted, on the next connection of the chain. It also returns that
-// connection.
+// connection. After an error, prepare may still be running; see [liveConn.open].
 func (c *connection) open(ctx context.Context, prepare func(*liveConn, *amqp.Channel) error) (l *liveConn, ch *amqp.Channel, err error) {
 	for range maxConnections {
 		if l, err = c.get(ctx); err != nil {

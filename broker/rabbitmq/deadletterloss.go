@@ -283,7 +283,7 @@ func (b *Broker) endLossWarning(queue string) {
 		r.missing = ""
 	})
 	if ended {
-		b.log.Info("no further messages are lost among those set aside, the warning ends; what was lost stays lost", "queue", queue)
+		b.log.Info("no further messages are known to be lost among those set aside, the warning ends; what was lost stays lost", "queue", queue)
 	}
 }
 

@@ -24,7 +24,7 @@ func explain(err error) error {
 	}
 	switch {
 	case e == amqp.ErrClosed:
-		return &explainedError{"the connection to RabbitMQ is closed", e}
+		return &explainedError{"the connection to RabbitMQ, or a channel on it, is closed", e}
 	case e == amqp.ErrChannelMax:
 		return &explainedError{"RabbitMQ permits no more channels on this connection", e}
 	case e == amqp.ErrCredentials:
@@ -32,7 +32,7 @@ func explain(err error) error {
 	case e.Server:
 		return &explainedError{fmt.Sprintf("RabbitMQ says %s (%d)", e.Reason, e.Code), e}
 	}
-	return &explainedError{"the connection to RabbitMQ is lost: " + withoutPorts(e.Reason), e}
+	return &explainedError{"the connection to RabbitMQ has failed: " + withoutPorts(e.Reason), e}
 }
 
 type explainedError struct {
