@@ -26,7 +26,7 @@ func checkName(what, s string) error {
 	if s == "" {
 		return fmt.Errorf("%w: %s is empty", ErrInvalid, what)
 	}
-	return checkLength(what, s)
+	return checkShortString(what, s)
 }
 
 // checkQueueName checks the name of a queue and that of its lock queue, which is longer.
@@ -37,8 +37,8 @@ func checkQueueName(queue string) error {
 	return checkName("name of the lock of queue "+queue, lockQueue(queue))
 }
 
-// checkLength checks the length of a name or property, which may be empty.
-func checkLength(what, s string) error {
+// checkShortString checks the length of an AMQP short string, which may be empty.
+func checkShortString(what, s string) error {
 	if len(s) > maxName {
 		return fmt.Errorf("%w: %s has %d bytes, at most %d are possible", ErrInvalid, what, len(s), maxName)
 	}
@@ -49,13 +49,13 @@ func checkMessage(m *broker.Incoming) error {
 	if err := checkName("exchange", m.Exchange); err != nil {
 		return err
 	}
-	if err := checkLength("routing key", m.RoutingKey); err != nil {
+	if err := checkShortString("routing key", m.RoutingKey); err != nil {
 		return err
 	}
-	if err := checkLength("message type", m.Type); err != nil {
+	if err := checkShortString("message type", m.Type); err != nil {
 		return err
 	}
-	if err := checkLength("content type", m.ContentType); err != nil {
+	if err := checkShortString("content type", m.ContentType); err != nil {
 		return err
 	}
 	size := 0
@@ -111,7 +111,7 @@ func checkPeerBinding(q broker.PeerBinding, suffix string) error {
 	if q.Fanout && q.BindingKey != "" {
 		return fmt.Errorf("%w: binding key %q for a fanout exchange, which has none", ErrInvalid, q.BindingKey)
 	}
-	return checkLength("binding key", q.BindingKey)
+	return checkShortString("binding key", q.BindingKey)
 }
 
 // reasonText truncates a text to maxReason bytes and replaces invalid UTF-8, which may make it
