@@ -90,7 +90,11 @@ func (a *acceptor) serveConn(ctx, graceCtx context.Context, tcp net.Conn, pendin
 	}
 	if err != nil {
 		tcp.Close()
-		a.recordUnauthenticated(tcp.RemoteAddr(), err)
+		remote := tcp.RemoteAddr()
+		if hello != nil {
+			remote = hello.remote
+		}
+		a.recordUnauthenticated(remote, err)
 		return
 	}
 	// A rejected connection keeps its slot until the peer has been sent the reason.

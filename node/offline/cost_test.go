@@ -49,14 +49,11 @@ func TestReadCost(t *testing.T) {
 	// Text that looks like many keys, and lines of base64 that are a little too short for a key.
 	almostKeys := func(text string) []byte {
 		f := requestFile{header: header{requestFormat, version, strings.Repeat("0", idDigits)}, Created: formatTime(now),
-			NodeType: aa.String(), NodeID: n.Identity().ID, Root: []byte(rootPEM), InfoBundle: &infoBundleFile{}}
-		for name, content := range map[string]string{
-			infobundle.StompTOML: "servers = [\"x.example.com:1\"]\nhost = \"/\"\ndestination = \"/x\"\n",
-			infobundle.UpdatedAt: now.UTC().Format(time.DateOnly) + "\n",
-			"x.txt":              strings.Repeat(text, MaxSize*7/10/len(text)),
-		} {
-			f.InfoBundle.Nodeinfo = append(f.InfoBundle.Nodeinfo, nodeinfoFile{Name: name, Data: []byte(content)})
-		}
+			NodeType: aa.String(), NodeID: n.Identity().ID, Root: []byte(rootPEM), InfoBundle: &infoBundleFile{File: "info.zip", Nodeinfo: []nodeinfoFile{
+				{infobundle.StompTOML, []byte("servers = 1\n")}, // refused after the search for keys
+				{infobundle.UpdatedAt, []byte(now.UTC().Format(time.DateOnly) + "\n")},
+				{"x.txt", []byte(strings.Repeat(text, MaxSize*7/10/len(text)))},
+			}}}
 		data, err := json.MarshalIndent(f, "", " ")
 		if err != nil {
 			t.Fatal(err)
