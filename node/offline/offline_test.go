@@ -251,7 +251,7 @@ func TestCollectRefuses(t *testing.T) {
 	agent := nodetest.New(t, da, "da.example.com:1234")
 	csr, path := serverCSR(t, n.Identity()), filepath.Join(out, "new.crt")
 	writeFileT(t, "x", out, "there.crt")
-	rootCSR := readCSR(t, n)
+	rootCSR := newRootCSR(t, n)
 	tests := map[string][]Requested{
 		"nothing":              nil,
 		"too much":             make([]Requested, maxItems+1),
