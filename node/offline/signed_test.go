@@ -58,7 +58,7 @@ func TestSignedIsKnown(t *testing.T) {
 	}
 	recordSigned(t, mustCollect(t, agent.Dir, peerCertFor(t, authority)), offlineCopy) // the request was lost
 	evil := mustCollect(t, agent.Dir, peerCertFor(t, nodetest.New(t, aa, "evil.example.com:1")))
-	checkRefused(t, evil, offlineCopy, "break-in", first.ID[:8], time.Now().UTC().Format(time.DateOnly))
+	checkRefused(t, evil, offlineCopy, "could impersonate", first.ID[:8], time.Now().UTC().Format(time.DateOnly))
 
 	n, items, out := fullRequest(t)
 	offlineCopy, outdated := copyTree(t, n.Path()), copyTree(t, n.Path())
@@ -110,7 +110,7 @@ func TestRecordsFromWindows(t *testing.T) {
 	for name, data := range map[string]string{"CRLF": crlf, "a mark": "\uFEFF" + crlf, "an empty line": crlf + "\r\n"} {
 		t.Run(name, func(t *testing.T) {
 			writeFileT(t, data, path)
-			checkRefused(t, evil, offlineCopy, "break-in", r.ID[:8])
+			checkRefused(t, evil, offlineCopy, "could impersonate", r.ID[:8])
 			recordSigned(t, r, offlineCopy) // it is recorded already, so nothing is added
 			if got := string(readFileT(t, path)); got != data {
 				t.Errorf("the record is now %q", got)
