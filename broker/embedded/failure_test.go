@@ -433,7 +433,7 @@ func TestRollback(t *testing.T) {
 func TestWALBounded(t *testing.T) {
 	t.Parallel()
 	// The log is truncated from a quarter of the free space.
-	s := openTest(t, Options{MinFree: 1 << 20, freeBytes: func(string) (int64, error) { return 1 << 20, nil }})
+	s := openTest(t, Options{MinFree: 1 << 10, freeBytes: func(string) (int64, error) { return 4 << 20, nil }})
 	declareTest(t, s, "q")
 	walSize := func() int64 {
 		info, err := os.Stat(s.path + "-wal")

@@ -28,9 +28,9 @@ func openCopy(t *testing.T, file, wal string) error {
 	return err
 }
 
-// moveLog checkpoints the write-ahead log of an open store, in one of the modes of PRAGMA
+// checkpoint checkpoints the write-ahead log of an open store, in one of the modes of PRAGMA
 // wal_checkpoint.
-func moveLog(t *testing.T, path, mode string) {
+func checkpoint(t *testing.T, path, mode string) {
 	t.Helper()
 	c, err := openConn(path)
 	if err != nil {
@@ -58,13 +58,13 @@ func TestMixed(t *testing.T) {
 	for _, name := range []string{"a", "b", "c"} {
 		publishBodies(t, s, "accounts_in", name)
 		publishBodies(t, s, "accounts_in", name)
-		moveLog(t, s.path, "RESTART") // the next transaction restarts the log
+		checkpoint(t, s.path, "RESTART") // the next transaction restarts the log
 		publishBodies(t, s, "accounts_in", name)
 		file, wal := moment(s, name)
 		files, wals = append(files, file), append(wals, wal)
 	}
 	publishBodies(t, other, "accounts_in", "x")
-	moveLog(t, other.path, "RESTART")
+	checkpoint(t, other.path, "RESTART")
 	publishBodies(t, other, "accounts_in", "x")
 	file, wal := moment(other, "x")
 	files, wals = append(files, file), append(wals, wal)
@@ -111,7 +111,7 @@ func TestKilledIsNotMixed(t *testing.T) {
 func TestDamageIsFound(t *testing.T) {
 	s := openTest(t, Options{Service: true})
 	publishBodies(t, s, "accounts_in", numbers(2000)...)
-	moveLog(t, s.path, "TRUNCATE")
+	checkpoint(t, s.path, "TRUNCATE")
 	dir := t.TempDir()
 	file, empty := filepath.Join(dir, "copy"), filepath.Join(dir, "empty")
 	copyFile(t, s.path, file)
@@ -230,7 +230,7 @@ func TestLogRemovedBySQLite(t *testing.T) {
 	s := openTest(t, Options{Service: true})
 	declareTest(t, s, "q")
 	putBodies(t, s, "q", numbers(10)...)
-	moveLog(t, s.path, "RESTART")
+	checkpoint(t, s.path, "RESTART")
 	earlier := killed(t, s)
 	putBodies(t, s, "q", "11")
 	for _, tt := range []struct {
@@ -305,7 +305,7 @@ func damagedStore(t *testing.T) (path string) {
 func damagedAndKilled(t *testing.T) (path string) {
 	t.Helper()
 	s := storeToDamage(t)
-	moveLog(t, s.path, "TRUNCATE")
+	checkpoint(t, s.path, "TRUNCATE")
 	putBodies(t, s, "good", "11")
 	path = killed(t, s)
 	damage(t, path)
@@ -510,10 +510,10 @@ func TestMixedAfterShrinkOrClose(t *testing.T) {
 	defer w.close()
 	before, wal := filepath.Join(dir, "before"), filepath.Join(dir, "wal")
 	for _, change := range []func(){func() { _ = w.recordOpen() }, func() { _ = w.releasePages(maxShrinkStep) }, w.recordClosed} {
-		moveLog(t, s.path, "TRUNCATE")
+		checkpoint(t, s.path, "TRUNCATE")
 		copyFile(t, s.path, before)
 		change()
-		moveLog(t, s.path, "TRUNCATE")
+		checkpoint(t, s.path, "TRUNCATE")
 		publish := func() error {
 			return w.exec("INSERT INTO usage VALUES ('a', 1) ON CONFLICT DO UPDATE SET bytes = bytes + 1")
 		}
