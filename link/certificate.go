@@ -67,8 +67,8 @@ func (c *Certificate) reload() (logText string, err error) {
 	if c.current.Load() != nil && unchanged && !c.bad {
 		return "", nil
 	}
-	// Files that do not exist have the zero stamp, as c.stamp before the first load:
-	// only bad records that an error was returned.
+	// c.stamp is zero before the first load, and also if the files do not exist. So an equal
+	// stamp does not mean that an error was returned; bad does.
 	wasBad := c.bad
 	c.stamp = stamp
 	pair, err := c.load()

@@ -174,8 +174,8 @@ func (t token) describe(private bool) string {
 // exactly as a float64.
 const maxExactFloat = 1 << 53
 
-// readInteger parses 5, "5" and 5.0. It never rounds: a number that some parsers would not
-// read as exactly an integer is refused.
+// readInteger parses any int64, as 5 or "5", and 5.0 up to maxExactFloat, because parsers that
+// read 5.0 as a float64 round larger numbers. It never rounds.
 func readInteger(t token) (int64, bool) {
 	if !isNumber(t) {
 		return 0, false

@@ -304,9 +304,9 @@ func (l *liveConn) cut() { _ = l.socket.Close() }
 // executes nothing sends them too.
 func (l *liveConn) recordAnswer() { l.lastAnswer.Store(int64(time.Since(l.born))) }
 
-// timeLeft returns how much longer an operation that began at start may take: until RabbitMQ
-// has answered nothing (see recordAnswer) for the time silence, but not longer than most in
-// total. RabbitMQ executes the operations of a connection in order, so this one may have to wait
+// timeLeft returns how much longer an operation that began at start may take: until the time
+// silence has passed since start, or since RabbitMQ's last answer (see recordAnswer) if that was
+// later, but not longer than most in total. RabbitMQ executes the operations of a connection in order, so this one may have to wait
 // for many earlier ones.
 func (l *liveConn) timeLeft(start time.Time, silence, most time.Duration) time.Duration {
 	until := start
@@ -321,7 +321,7 @@ func (l *liveConn) timeLeft(start time.Time, silence, most time.Duration) time.D
 }
 
 // maxMethodTimeouts is how many times [Options.ConnectTimeout] a method may take while
-// RabbitMQ answers other operations. It bounds the number of methods without an answer.
+// RabbitMQ answers other operations, so that methods without an answer do not accumulate.
 const maxMethodTimeouts = 6
 
 // methodTimeLeft is timeLeft for a synchronous AMQP method.

@@ -12,12 +12,12 @@ import (
 // kind is what can be found out about an existing queue with AMQP.
 type kind struct {
 	queueType QueueType // "" if unknown
-	limit     int       // delivery limit; noLimit if it has none; 0 if RabbitMQ's default or a policy decides
+	limit     int       // delivery limit of a quorum queue: its argument, or 0 if it has none and RabbitMQ's default or a policy decides; 0 for other types
 	epoch     int       // health's epoch in which this was found out
 }
 
 const (
-	// noLimit is the delivery limit of a queue without a limit.
+	// noLimit is the argument of a quorum queue without a delivery limit.
 	noLimit = -1
 	// defaultLimit is the delivery limit of a quorum queue in RabbitMQ 4 if neither an
 	// argument nor a policy sets one.

@@ -67,7 +67,7 @@ type requestFile struct {
 	NodeType    string           `json:"node_type"`
 	NodeID      string           `json:"node_id"`
 	Root        []byte           `json:"root_certificate"`
-	RootCSR     []byte           `json:"root_csr,omitempty"` // if missing, it has to be made for an info-bundle
+	RootCSR     []byte           `json:"root_csr,omitempty"` // if missing, the offline machine makes it for an info-bundle
 	ServerCerts []serverCertFile `json:"server_certs,omitempty"`
 	PeerCerts   []peerCertFile   `json:"peer_certs,omitempty"`
 	InfoBundle  *infoBundleFile  `json:"info_bundle,omitempty"`
@@ -114,7 +114,7 @@ func encode(v any) ([]byte, error) {
 		return nil, err
 	}
 	if data = append(data, '\n'); len(data) > MaxSize {
-		return nil, fmt.Errorf("%d bytes, more than the %d that fit into one file: collect in several requests", len(data), MaxSize)
+		return nil, fmt.Errorf("the file would have %d bytes, more than %d: collect in several requests", len(data), MaxSize)
 	}
 	return data, nil
 }

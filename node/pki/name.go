@@ -53,7 +53,7 @@ const (
 	differs match = iota
 	// unsure means that the values may be equal or different: the texts have characters
 	// that need Unicode normalization and case folding according to section 7.1 (RFC
-	// 4518), or the type has no known matching rule.
+	// 4518), and differ without these, or the type has no known matching rule.
 	unsure
 	equals
 )
@@ -155,8 +155,9 @@ func decodeString(tag cbasn1.Tag, value []byte) (s string, isText bool, err erro
 		}
 		return string(value), true, nil
 	case cbasn1.T61String:
-		// In practice, TeletexStrings are in Latin-1. Where T.61 differs, the
-		// characters are outside of ASCII, so that the comparison is unsure.
+		// TeletexStrings are read as Latin-1, as is usual in practice. Texts with characters
+		// outside of ASCII are equal if they are equal in Latin-1; otherwise the comparison is
+		// unsure.
 		var b strings.Builder
 		for _, c := range value {
 			b.WriteRune(rune(c))

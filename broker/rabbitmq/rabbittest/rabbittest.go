@@ -34,7 +34,7 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 )
 
-// ErrMissing is returned by [New] if RabbitMQ is not installed.
+// ErrMissing is returned by [New] if RabbitMQ, or Erlang, is not installed.
 var ErrMissing = errors.New("rabbitmq-server is not installed")
 
 // startTime is how long RabbitMQ may take to start on a busy machine.
@@ -131,6 +131,9 @@ func newServer(cluster *Cluster) (*Server, error) {
 // names, which require a certain user, come first in the search path.
 func findPrograms(root string) (string, error) {
 	const dir = "/usr/lib/rabbitmq/bin"
+	if root == "" && !isProgram("erl") {
+		return "", ErrMissing // the scripts run Erlang
+	}
 	if isProgram(filepath.Join(root, dir, "rabbitmq-server")) {
 		return dir, nil
 	}

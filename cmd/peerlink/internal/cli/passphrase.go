@@ -23,8 +23,8 @@ const (
 	dicewareWords = 6
 	// weakBits is the entropy, in bits, below which there is a warning about a passphrase.
 	weakBits = 70
-	// guessesPerSecond is the assumed rate of an attacker with a stolen key file: some
-	// thousand machines, each of which tries a dozen passphrases per second with scrypt.
+	// guessesPerSecond is the assumed rate of an attacker with a stolen key file: about 8,000
+	// machines, each of which tries a dozen passphrases per second with scrypt.
 	guessesPerSecond = 1e5
 )
 
@@ -45,7 +45,7 @@ func (a *app) newPassphrase(ctx context.Context) ([]byte, error) {
 	}
 	if bits := entropy(normal); bits < weakBits {
 		a.label("Warning:")
-		a.printMessage("This passphrase is weak: who steals the key file can guess it in %s, or sooner.\nChange it with \"peerlink key passphrase\".", crackTime(bits))
+		a.printMessage("This passphrase is weak. If its characters are random, whoever steals the key file can guess it in %s;\nif it contains words or names, much sooner. Change it with \"peerlink key passphrase\".", crackTime(bits))
 	}
 	return pass, nil
 }

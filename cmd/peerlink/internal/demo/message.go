@@ -71,7 +71,8 @@ type message struct {
 	CommittedAt    string `json:"committed_at,omitempty"`
 }
 
-// float is a number that is always encoded with a decimal point, as SMP requires.
+// float is a number that is encoded with exactly one decimal, rounded: SMP requires a decimal
+// point, and the numbers of the demonstration need no more.
 type float float64
 
 func (f float) MarshalJSON() ([]byte, error) {
