@@ -153,6 +153,14 @@ func (d *disk) isShort() bool {
 	return d.short
 }
 
+// isTight reports whether the disk has hardly more space than messages of peers require. Then
+// every free page in the file should be released to the disk.
+func (d *disk) isTight() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.short && d.freeOnDisk < 2*d.window()
+}
+
 // check measures the free space, and sets or clears d.almostFull; freeInFile is how many
 // bytes of the file are free.
 func (d *disk) check(freeInFile int64, r *reserve) {
@@ -218,6 +226,20 @@ func (d *disk) explainFull(cause fullCause, isNew bool, free int64, r *reserve) 
 		return fmt.Errorf("%d bytes are free on the disk and %d in the file, and at least %d must be free in total, %d of them on the disk: messages of peers are accepted only as fast as applications consume them; free disk space, or let the applications consume their messages",
 			free, d.freeInFile, d.minFree, d.floor(fromApplication))
 	}
+}
+
+// roomForPeers returns the largest size in bytes of messages of peers for which checkRoom returns
+// nil; freeInFile is how many bytes of the file are free.
+func (d *disk) roomForPeers(freeInFile int64) int64 {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.freeInFile = freeInFile
+	onDisk := d.measure() - d.floor(fromPeer)
+	inFile := freeInFile - d.walBytes()
+	if onDisk <= inFile {
+		return max(onDisk, 0)
+	}
+	return max((onDisk+inFile)/2, 0)
 }
 
 // checkRoom returns [ErrFull] if there is no space for messages of this kind and size in

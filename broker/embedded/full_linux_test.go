@@ -237,6 +237,72 @@ func TestBacklogDoesNotShutOutPeers(t *testing.T) {
 	}
 }
 
+// If another program leaves only a little more space than messages of peers require, they are
+// stored in parts as fast as an application consumes them, although all those that have been
+// accepted meanwhile do not fit at once.
+func TestStoredInParts(t *testing.T) {
+	t.Parallel()
+	dir := smallDisk(t, "24m")
+	s := openFile(t, filepath.Join(dir, "messages.db"),
+		Options{MinFree: 16 << 20, Reserve: 1 << 20, Service: true, diskCheckInterval: time.Millisecond})
+	const count, window = 8000, 1 << 20
+	ballast, err := os.Create(filepath.Join(dir, "ballast"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ballast.Close()
+	eventually(t, "a reserve", func() bool { _, err := os.Stat(filepath.Join(dir, "messages.db-reserve")); return err == nil })
+	for free, err := freeBytes(dir); free > window+window/2; free, err = freeBytes(dir) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := ballast.Write(make([]byte, min(free-window-window/2+4095, 1<<20))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	eventually(t, "almost full", func() bool { return s.Health() != nil })
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	p, err := s.Publish(ctx, func(uint64, error) {})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	published := make(chan error, 1)
+	go func() {
+		for n := range count {
+			err := s.AwaitQuota(ctx, "a")
+			if err == nil {
+				err = p.Publish(ctx, &broker.Incoming{Peer: "a", Exchange: "accounts_in", Type: "T", RoutingKey: strconv.Itoa(n), Body: make([]byte, 1000)})
+			}
+			if err != nil {
+				published <- err
+				return
+			}
+		}
+		published <- nil
+	}()
+	sub := subscribe(t, s, "accounts_in")
+	for taken := 0; taken < count; {
+		ms, err := sub.Next(ctx, 100)
+		if err != nil {
+			t.Fatalf("after %d messages: %v; %v", taken, err, s.Health())
+		}
+		var seqs []uint64
+		for _, m := range ms {
+			if m.RoutingKey != strconv.Itoa(taken) {
+				t.Fatalf("got message %s, want %d", m.RoutingKey, taken)
+			}
+			seqs = append(seqs, m.Seq)
+			taken++
+		}
+		ack(t, sub, seqs...)
+	}
+	if err := <-published; err != nil {
+		t.Error(err)
+	}
+}
+
 // The reserve is removed, after opening has failed, if less is free than opening needs, and
 // not if that much is free, nor if another process has the store open.
 func TestReserveRemovedToOpen(t *testing.T) {

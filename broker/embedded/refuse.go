@@ -64,7 +64,12 @@ func (w *writer) checkRoomFor(n need) error {
 	if w.reserve.missing {
 		return cmp.Or(w.reserve.err, fmt.Errorf("%w: its reserve of %d bytes is missing, and there is no space to make it", ErrFull, w.reserve.size))
 	}
-	return w.disk.checkRoom(n.kind, n.bytes)
+	err := w.disk.checkRoom(n.kind, n.bytes)
+	if err != nil && w.db.walBytes() > 0 {
+		w.truncateWAL()
+		err = w.disk.checkRoom(n.kind, n.bytes)
+	}
+	return err
 }
 
 // need is what a transaction needs space for.

@@ -30,6 +30,9 @@ func (w *writer) shrinkFile(freeInFile int64) (int64, error) {
 	switch {
 	case w.reserve.missing || w.disk.isShort() || isFull(w.lastError()):
 		threshold = shrinkThresholdShort
+		if w.disk.isTight() {
+			threshold = minShrinkStep
+		}
 		if w.db.walBytes() >= shrinkThresholdShort {
 			// The log is truncated first, because shrinking writes to it. If a reader prevents
 			// that, the steps below may fail because of missing space, and are then halved.

@@ -194,7 +194,8 @@ func (w *writer) wait() error {
 // work writes the postponed and the new operations in one transaction. If that fails, they
 // are postponed, and retried after a pause. Unless the reason is a lock of another process,
 // messages of applications are refused; if it is missing space or an error of the disk,
-// maintenance operations (of kind storesNothing) are tried without the others. New messages of
+// maintenance operations (of kind storesNothing) are tried without the others, and if it is missing
+// space, as many messages of peers are written as there is space for. New messages of
 // peers are tried before the pause is over if no operation is postponed: what has failed may
 // have been a message of an application, for which more space must be free.
 func (w *writer) work(ops []op, closing bool) {
@@ -245,6 +246,13 @@ func (w *writer) work(ops []op, closing bool) {
 	if !w.stopped {
 		ops = w.refuse(ops, err)
 		ops, w.stopped = w.writeMaintenance(ops)
+	}
+	if !w.stopped && (due || peersOnly) && isFull(err) {
+		var wrote bool
+		if ops, wrote = w.writeThatFit(ops); wrote {
+			w.pause = 0
+			w.setRetry()
+		}
 	}
 	if w.stopped && isUnwritable(err) {
 		ops = w.refuse(ops, err)

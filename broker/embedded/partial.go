@@ -1,0 +1,75 @@
+package embedded
+
+// writeThatFit stores as many messages of peers as there is space for, in order, and returns the
+// operations for the others. ops are operations that could not be written together because of
+// missing space. Without this, the messages that are accepted from all peers meanwhile would need
+// ever more space at once, and none would be stored although applications have consumed the earlier
+// ones.
+func (w *writer) writeThatFit(ops []op) (left []op, wrote bool) {
+	for len(ops) > 0 && !w.reserve.missing {
+		w.truncateWAL()
+		part, rest := splitRows(ops, w.roomForPeers())
+		if len(part) == 0 || w.write(part) != nil {
+			break
+		}
+		ops, wrote = rest, true
+	}
+	return ops, wrote
+}
+
+// roomForPeers returns how many bytes of messages of peers can be stored.
+func (w *writer) roomForPeers() int64 {
+	freeInFile, err := w.db.freeInFile()
+	if err != nil {
+		return 0
+	}
+	return w.disk.roomForPeers(freeInFile)
+}
+
+// truncateWAL checkpoints and truncates the write-ahead log if it has any content: while the disk
+// is short of space, its space is needed for messages. Errors are ignored, as by restartWAL.
+func (w *writer) truncateWAL() {
+	if w.db.walBytes() > 0 {
+		_, _ = w.db.truncateWAL.number()
+	}
+}
+
+// splitRows divides operations that store messages of peers: part stores the first messages, of
+// at most size bytes, and rest the others. It ends part before an operation of another kind.
+func splitRows(ops []op, size int64) (part, rest []op) {
+	for i, o := range ops {
+		p, ok := o.(*publishOp)
+		if !ok {
+			return part, ops[i:]
+		}
+		n := 0
+		for n < len(p.rows) && int64(p.rows[n].size()) <= size {
+			size -= int64(p.rows[n].size())
+			n++
+		}
+		switch {
+		case n == len(p.rows):
+			part = append(part, p)
+		case n == 0:
+			return part, ops[i:]
+		default:
+			first, second := p.splitAt(n)
+			return append(part, first), append([]op{second}, ops[i+1:]...)
+		}
+	}
+	return part, nil
+}
+
+// splitAt returns two operations that replace o: the first stores the first n messages. No more
+// messages may be added to o.
+func (o *publishOp) splitAt(n int) (first, second *publishOp) {
+	var bytes int64
+	for _, r := range o.rows[:n] {
+		bytes += int64(r.size())
+	}
+	part := quantity{min(int64(n), o.part.messages), min(bytes, o.part.bytes)}
+	first = &publishOp{publisher: o.publisher, batchNumber: o.batchNumber, rows: o.rows[:n], part: part}
+	second = &publishOp{publisher: o.publisher, batchNumber: o.batchNumber, rows: o.rows[n:],
+		part: quantity{o.part.messages - part.messages, o.part.bytes - part.bytes}}
+	return first, second
+}
