@@ -172,7 +172,8 @@ func (p pool) release(subnet string) error { return os.Remove(p.path(subnet)) }
 // lockedLastNumber calls lastNumber while it holds the lock on SEQNUM that the reference scripts
 // take with flock(1) to read the file. The lock offers little protection, because the scripts
 // truncate and write the file without the lock. Two peers never get the same subnet nevertheless,
-// because reservations are created exclusively.
+// because reservations are created exclusively. So if the lock is held for long, as any user who
+// can read the file may do, lockedLastNumber goes on without it.
 func (p pool) lockedLastNumber() (int, error) {
 	if runtime.GOOS == "windows" {
 		return p.lastNumber() // Windows has no flock(1), and a locked file can not be read there
@@ -184,8 +185,8 @@ func (p pool) lockedLastNumber() (int, error) {
 	l := flock.New(p.seqnumFile(), flock.SetFlag(os.O_RDONLY))
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
-	if _, err := l.TryLockContext(ctx, 5*time.Millisecond); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return 0, fmt.Errorf("lock %s, which another program may hold: %w", p.seqnumFile(), err)
+	if _, err := l.TryLockContext(ctx, 5*time.Millisecond); err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, context.DeadlineExceeded) {
+		return 0, fmt.Errorf("lock %s: %w", p.seqnumFile(), err)
 	}
 	defer l.Close()
 	return p.lastNumber()

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/gofrs/flock"
+
 	"peerlink/internal/durable"
 )
 
@@ -14,6 +16,9 @@ import (
 // removed while the first service holds the lock.
 func TestLockState(t *testing.T) {
 	dir := t.TempDir()
+	if err := os.Chmod(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
 	unlock, err := lockState(dir)
 	if err != nil {
 		t.Fatal(err)
@@ -31,6 +36,24 @@ func TestLockState(t *testing.T) {
 	}
 	unlock()
 	unlock, err = lockState(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	unlock()
+}
+
+// A lock that another user can hold on a folder that everybody can open prevents nothing.
+func TestFolderLockOfOthers(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.Chmod(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	other := flock.New(dir, flock.SetFlag(os.O_RDONLY))
+	if ok, err := other.TryLock(); err != nil || !ok {
+		t.Skipf("skipped: locks on folders (%v)", err)
+	}
+	defer other.Close()
+	unlock, err := lockState(dir)
 	if err != nil {
 		t.Fatal(err)
 	}

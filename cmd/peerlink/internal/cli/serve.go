@@ -409,7 +409,10 @@ func lockState(state string) (unlock func(), err error) {
 		return nil, fmt.Errorf("another \"peerlink serve\" is running with the state folder %s", state)
 	}
 	// The lock file may have been removed while another service holds its lock, so the folder itself is locked too, on
-	// systems that support it.
+	// systems that support it. A folder that other users can open is not: they could hold its lock for ever.
+	if fi, err := os.Stat(state); err != nil || fi.Mode().Perm()&0o044 != 0 {
+		return func() { l.Unlock() }, nil
+	}
 	folder := flock.New(state, flock.SetFlag(os.O_RDONLY))
 	if ok, err := folder.TryLock(); err == nil && !ok {
 		l.Unlock()
