@@ -36,13 +36,12 @@ type disk struct {
 	walBytes  func() int64          // size of the write-ahead log
 	log       *slog.Logger
 
-	mu           sync.Mutex
-	freeInFile   int64     // bytes in the file that were free at the last check
-	freeOnDisk   int64     // bytes on the disk that were free when last measured
-	short        bool      // freeOnDisk is less than minFree
-	windowClosed bool      // messages of peers may not even fill the window: the reserve is missing
-	cause        fullCause // the cause of almostFull
-	almostFull   *Trouble  // why messages of peers may fill only the window, or, with windowClosed, nothing; nil: they may use all space
+	mu         sync.Mutex
+	freeInFile int64     // bytes in the file that were free at the last check
+	freeOnDisk int64     // bytes on the disk that were free when last measured
+	short      bool      // freeOnDisk is less than minFree
+	cause      fullCause // the cause of almostFull
+	almostFull *Trouble  // why messages of peers may fill only the window, or, without the reserve, nothing; nil: they may use all space
 }
 
 // window is how many bytes messages of peers may have while the disk is almost full, and
@@ -86,15 +85,18 @@ func (d *disk) measure() int64 {
 	return free
 }
 
-// hasRoomForReserve reports whether a file of size bytes can be created so that messages of
-// peers can fill the window afterwards, which needs twice the size of the window. More is not
-// required, since messages for unreachable peers may have filled the disk down to the floor:
-// such a peer may be waiting for this node to accept its messages first, and none is accepted
-// without the reserve.
+// spaceForReserve is how many bytes must be free to create a reserve of size bytes, so that
+// messages of peers can fill the window afterwards, which needs twice the size of the window.
+// More is not required, since messages for unreachable peers may have filled the disk down to
+// the floor: such a peer may be waiting for this node to accept its messages first, and none is
+// accepted without the reserve.
+func (d *disk) spaceForReserve(size int64) int64 { return size + 2*d.window() }
+
+// hasRoomForReserve reports whether there is space to create a reserve of size bytes.
 func (d *disk) hasRoomForReserve(size int64) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return d.measure() >= size+2*d.window()
+	return d.measure() >= d.spaceForReserve(size)
 }
 
 // warnIfSmall logs a warning if the free space beyond minFree is smaller than the quota of a
@@ -128,7 +130,7 @@ func (d *disk) awaitRoom(ctx context.Context, s *Store) error {
 func (d *disk) hasRoomForPeers(unconsumed int64) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return d.almostFull == nil || !d.windowClosed && d.freeOnDisk >= d.window() && unconsumed < d.window()
+	return d.almostFull == nil || d.cause == littleSpace && d.freeOnDisk >= d.window() && unconsumed < d.window()
 }
 
 // trouble returns d.almostFull, as of the last check.
@@ -170,7 +172,7 @@ func (d *disk) check(freeInFile int64, r *reserve) {
 		return
 	}
 	free := d.measure()
-	d.freeInFile, d.windowClosed = freeInFile, r.missing
+	d.freeInFile = freeInFile
 	// Free space in the file counts too, but messages are written to the write-ahead log
 	// first.
 	var cause fullCause
@@ -189,11 +191,13 @@ func (d *disk) check(freeInFile int64, r *reserve) {
 		d.almostFull = nil
 		d.log.Info("the disk has space again, messages of peers are accepted", "free", free)
 	case cause != notFull && (cause != before || cause == reserveFailed):
-		since := time.Now()
-		if before != notFull {
-			since = d.almostFull.Since
+		t := &Trouble{Since: time.Now(), Err: d.explainFull(free, r)}
+		if before == notFull {
+			d.logFull(free, r)
+		} else {
+			t.Since = d.almostFull.Since
 		}
-		d.almostFull = &Trouble{Since: since, Err: d.explainFull(cause, before == notFull, free, r)}
+		d.almostFull = t
 	}
 }
 
@@ -207,24 +211,29 @@ const (
 	reserveFailed            // creating the reserve has failed
 )
 
-// explainFull returns the error for a cause, and logs it if it is new. The caller holds d.mu.
-func (d *disk) explainFull(cause fullCause, isNew bool, free int64, r *reserve) error {
-	log := d.log
-	if !isNew {
-		log = slog.New(slog.DiscardHandler)
-	}
-	switch cause {
+// explainFull returns the error for d.cause. The caller holds d.mu.
+func (d *disk) explainFull(free int64, r *reserve) error {
+	switch d.cause {
 	case reserveFailed:
-		log.Warn("the reserve of the message store can not be made, nothing is stored", "err", r.err)
 		return r.err
 	case reserveMissing:
-		need := r.size + 2*d.window()
-		log.Warn("the disk is full, nothing is stored until the reserve of the message store can be made again", "free", free, "expected", need)
-		return fmt.Errorf("%d bytes are free on the disk, and %d must be free to make the reserve of the message store again: no message is stored before that; free disk space, or let the applications consume their messages", free, need)
+		return fmt.Errorf("%d bytes are free on the disk, and %d must be free to make the reserve of the message store again: no message is stored before that; free disk space, or let the applications consume their messages",
+			free, d.spaceForReserve(r.size))
 	default:
-		log.Warn("the disk is almost full, messages of peers are accepted only as fast as applications consume them", "free", free, "free_in_file", d.freeInFile, "expected", d.minFree)
 		return fmt.Errorf("%d bytes are free on the disk and %d in the file, and at least %d must be free in total, %d of them on the disk: messages of peers are accepted only as fast as applications consume them; free disk space, or let the applications consume their messages",
 			free, d.freeInFile, d.minFree, d.floor(fromApplication))
+	}
+}
+
+// logFull logs d.cause. The caller holds d.mu.
+func (d *disk) logFull(free int64, r *reserve) {
+	switch d.cause {
+	case reserveFailed:
+		d.log.Warn("the reserve of the message store can not be made, nothing is stored", "err", r.err)
+	case reserveMissing:
+		d.log.Warn("the disk is full, nothing is stored until the reserve of the message store can be made again", "free", free, "expected", d.spaceForReserve(r.size))
+	default:
+		d.log.Warn("the disk is almost full, messages of peers are accepted only as fast as applications consume them", "free", free, "free_in_file", d.freeInFile, "expected", d.minFree)
 	}
 }
 

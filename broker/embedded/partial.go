@@ -7,7 +7,7 @@ package embedded
 // ones.
 func (w *writer) writeThatFit(ops []op) (left []op, wrote bool) {
 	for len(ops) > 0 && !w.reserve.missing {
-		w.truncateWAL()
+		_ = w.db.truncateLog() // its space is needed
 		part, rest := splitRows(ops, w.roomForPeers())
 		if len(part) == 0 || w.write(part) != nil {
 			break
@@ -24,14 +24,6 @@ func (w *writer) roomForPeers() int64 {
 		return 0
 	}
 	return w.disk.roomForPeers(freeInFile)
-}
-
-// truncateWAL checkpoints and truncates the write-ahead log if it has any content: while the disk
-// is short of space, its space is needed for messages. Errors are ignored, as by restartWAL.
-func (w *writer) truncateWAL() {
-	if w.db.walBytes() > 0 {
-		_, _ = w.db.truncateWAL.number()
-	}
 }
 
 // splitRows divides operations that store messages of peers: part stores the first messages, of

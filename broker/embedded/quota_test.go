@@ -306,3 +306,23 @@ func TestRefusalsDelayNoPeer(t *testing.T) {
 		t.Error("no trouble, although messages of applications are refused")
 	}
 }
+
+// roomForPeers is the largest size for which checkRoom returns nil, whatever is free on the disk
+// and in the file, and whatever the write-ahead log needs.
+func TestRoomForPeers(t *testing.T) {
+	const minFree = 1600 // the window is 100
+	for _, free := range []int64{0, 99, 100, 101, 103, 150, 500} {
+		for _, inFile := range []int64{0, 1, 30, 400} {
+			for _, wal := range []int64{0, 7, 50, 1000} {
+				d := disk{minFree: minFree, freeBytes: func() (int64, error) { return free, nil }, walBytes: func() int64 { return wal }}
+				room := d.roomForPeers(inFile)
+				if room > 0 && d.checkRoom(fromPeer, room) != nil {
+					t.Errorf("%d free, %d in the file, %d in the log: room for %d, which is refused", free, inFile, wal, room)
+				}
+				if d.checkRoom(fromPeer, room+1) == nil {
+					t.Errorf("%d free, %d in the file, %d in the log: room for %d, but one more is accepted", free, inFile, wal, room)
+				}
+			}
+		}
+	}
+}

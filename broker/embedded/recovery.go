@@ -80,7 +80,7 @@ func (w *writer) checkDisk() {
 	}
 	w.reserve.detectRemoval()
 	if free, err := w.disk.freeBytes(); w.reserve.missing && len(w.postponed) == 0 && err == nil && free+w.db.walBytes() >= w.reserve.size {
-		_, _ = w.db.truncateWAL.number() // the log's space is needed for the reserve
+		_ = w.db.truncateLog() // the log's space is needed for the reserve
 	}
 	if w.reserve.missing && w.disk.hasRoomForReserve(w.reserve.size) && w.reserve.create() == nil {
 		w.retryNow()

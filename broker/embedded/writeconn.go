@@ -234,12 +234,17 @@ func (w *writeConn) boundWAL(limit int64) error {
 	// Another process may be reading for hours. Wait for it only each time that the log
 	// has doubled, not after every transaction.
 	w.retryTruncateAt = 2 * size
+	return w.truncateLog()
+}
+
+// truncateLog checkpoints the write-ahead log, and truncates it to 0 bytes unless another
+// connection prevents that, which is no error.
+func (w *writeConn) truncateLog() error {
 	busy, err := w.truncateWAL.number()
-	if err != nil || busy != 0 {
-		return err
+	if err == nil && busy == 0 {
+		w.retryTruncateAt = 0
 	}
-	w.retryTruncateAt = 0
-	return nil
+	return err
 }
 
 // bindRow binds a message as the i-th row of an INSERT.

@@ -213,7 +213,8 @@ func (w *writer) work(ops []op, closing bool) {
 		ops = w.refuse(ops, err)
 		peersOnly = needOf(ops).kind == fromPeer
 	}
-	if due || peersOnly {
+	tried := due || peersOnly
+	if tried {
 		ops = w.refuseIfNoRoom(ops)
 		if err = w.checkRoom(ops); err == nil {
 			err = w.withReason(w.write(ops), needOf(ops).bytes)
@@ -232,7 +233,7 @@ func (w *writer) work(ops []op, closing bool) {
 		}
 	}
 	w.stopped = !canRemove(err)
-	if due || peersOnly {
+	if tried {
 		unwritten := needOf(ops)
 		if !w.stopped && unwritten.kind == storesNothing {
 			ops, w.stopped = w.writeMaintenance(ops)
@@ -247,7 +248,7 @@ func (w *writer) work(ops []op, closing bool) {
 		ops = w.refuse(ops, err)
 		ops, w.stopped = w.writeMaintenance(ops)
 	}
-	if !w.stopped && (due || peersOnly) && isFull(err) {
+	if tried && !w.stopped && isFull(err) {
 		var wrote bool
 		if ops, wrote = w.writeThatFit(ops); wrote {
 			w.pause = 0
