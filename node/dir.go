@@ -268,17 +268,6 @@ func (d *Dir) CreditorsSubnet() (string, error) {
 	return readLine(d.file("creditors-subnet.txt"))
 }
 
-// DebtorsSubnet returns the node's subnet of debtor IDs, in hex. For an accounting
-// authority it is the node ID. For a debtors agent it is the content of
-// debtors-subnet.txt, which is written when the peer is registered. A creditors agent has
-// none: DebtorsSubnet fails with [fs.ErrNotExist].
-func (d *Dir) DebtorsSubnet() (string, error) {
-	if d.identity.Type == nodetype.AccountingAuthority {
-		return d.identity.ID, nil
-	}
-	return readLine(d.file("debtors-subnet.txt"))
-}
-
 func (d *Dir) file(elem ...string) string {
 	return filepath.Join(append([]string{d.path}, elem...)...)
 }
