@@ -79,6 +79,7 @@ type health struct {
 type refusal struct {
 	since, last time.Time // when the first and the last stream has ended for this reason
 	err         error     // why the first has ended
+	peer        string    // the only peer whose messages are known to be refused; "" if the reason concerns all messages, or several peers
 }
 
 const (
@@ -95,14 +96,21 @@ func (r *refusal) isOver(now time.Time) bool { return r == nil || now.Sub(r.last
 
 // recordRefusal records a refusal if that is why a stream has ended, as with missing
 // permissions or a missing exchange: the next stream will end in the same way. err is the
-// reason why the stream has ended.
-func (h *health) recordRefusal(err error) {
+// reason why the stream has ended. If the reason is a single message that no binding
+// matches, peer is the sender; otherwise it is "".
+func (h *health) recordRefusal(err error, peer string) {
 	if errors.Is(err, broker.ErrUnroutable) || errors.Is(err, errNotConfirmed) ||
 		hasReplyCode(err, amqp.AccessRefused) || hasReplyCode(err, amqp.ResourceLocked) || hasReplyCode(err, amqp.PreconditionFailed) {
 		now, old := time.Now(), h.refusal.Load()
-		next := &refusal{now, now, err}
-		if !old.isOver(now) {
+		next := &refusal{since: now, last: now, err: err, peer: peer}
+		switch {
+		case old.isOver(now):
+		case old.peer == "":
+			next.since, next.err, next.peer = old.since, old.err, ""
+		case old.peer == peer:
 			next.since, next.err = old.since, old.err
+		default:
+			next.peer = "" // a second peer, or all
 		}
 		h.refusal.CompareAndSwap(old, next) // fails if another stream has recorded the same
 	}
@@ -116,10 +124,11 @@ func (h *health) recordStored() {
 }
 
 // refusedFor returns an error if a refusal is older than grace and not over, and nil
-// otherwise.
-func (h *health) refusedFor(grace time.Duration) error {
+// otherwise. peers is the number of the node's peers: if there are several, messages of one of
+// them that no binding matches do not show that the messages of the others are refused.
+func (h *health) refusedFor(grace time.Duration, peers int) error {
 	r, now := h.refusal.Load(), time.Now()
-	if r.isOver(now) || now.Sub(r.since) < grace {
+	if r.isOver(now) || now.Sub(r.since) < grace || r.peer != "" && peers > 1 {
 		return nil
 	}
 	return fmt.Errorf("no message of peers could be stored since %s: %w", r.since.UTC().Format(time.DateTime), r.err)
@@ -141,11 +150,14 @@ func (b *Broker) Health() error {
 			return err
 		}
 	}
+	b.mu.Lock()
+	peers := len(b.declared)
+	b.mu.Unlock()
 	h := b.health
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.connected || h.trouble == "" {
-		return h.refusedFor(refusalGrace)
+		return h.refusedFor(refusalGrace, peers)
 	}
 	return errors.New("no connection to RabbitMQ: " + h.trouble)
 }

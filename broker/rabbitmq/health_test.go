@@ -54,7 +54,7 @@ func TestTroubleEnds(t *testing.T) {
 	b := openTest(t, s.URL(), Options{})
 	bindAndConsume(t, b)
 	openStream(t, b)
-	b.health.refusal.Store(&refusal{time.Now().Add(-refusalGrace), time.Now(), broker.ErrUnroutable})
+	b.health.refusal.Store(&refusal{since: time.Now().Add(-refusalGrace), last: time.Now(), err: broker.ErrUnroutable})
 	if err := b.Health(); !errors.Is(err, broker.ErrUnroutable) {
 		t.Errorf("got %v, want %v", err, broker.ErrUnroutable)
 	}
@@ -81,18 +81,60 @@ func TestRefusalEnds(t *testing.T) {
 		reported bool
 	}{{now, true}, {now.Add(-refusalLasts / 2), true}, {now.Add(-refusalLasts - time.Second), false}} {
 		h := new(health)
-		h.refusal.Store(&refusal{first, tt.last, broker.ErrUnroutable})
-		if err := h.refusedFor(refusalGrace); (err != nil) != tt.reported {
+		h.refusal.Store(&refusal{since: first, last: tt.last, err: broker.ErrUnroutable})
+		if err := h.refusedFor(refusalGrace, 1); (err != nil) != tt.reported {
 			t.Errorf("last refused %v ago: %v", now.Sub(tt.last), err)
 		}
-		h.recordRefusal(errNotConfirmed)
+		h.recordRefusal(errNotConfirmed, "")
 		// A refusal that was not reported any more begins again, and one that was
 		// reported continues.
 		if since := h.refusal.Load().since; since.Equal(first) != tt.reported {
 			t.Errorf("last refused %v ago, and again: since %v", now.Sub(tt.last), since)
 		}
-		if err := h.refusedFor(0); err == nil || errors.Is(err, broker.ErrUnroutable) != tt.reported {
+		if err := h.refusedFor(0, 1); err == nil || errors.Is(err, broker.ErrUnroutable) != tt.reported {
 			t.Errorf("last refused %v ago, and again: %v", now.Sub(tt.last), err)
+		}
+	}
+}
+
+// A peer whose messages match no binding does not make the service unhealthy, for as long as
+// no message of another peer was refused, unless it is the only peer. A reason that concerns
+// all messages counts whoever has sent the message.
+func TestUnroutableOfOnePeer(t *testing.T) {
+	for _, tt := range []struct {
+		name     string
+		peers    int
+		record   func(*health)
+		reported bool
+	}{
+		{"one of two peers", 2, func(h *health) {
+			h.recordRefusal(broker.ErrUnroutable, "a")
+			h.recordRefusal(broker.ErrUnroutable, "a")
+		}, false},
+		{"the only peer", 1, func(h *health) { h.recordRefusal(broker.ErrUnroutable, "a") }, true},
+		{"two peers", 3, func(h *health) {
+			h.recordRefusal(broker.ErrUnroutable, "a")
+			h.recordRefusal(broker.ErrUnroutable, "b")
+			h.recordRefusal(broker.ErrUnroutable, "b")
+		}, true},
+		{"one before and one after a stored message", 3, func(h *health) {
+			h.recordRefusal(broker.ErrUnroutable, "a")
+			h.recordStored()
+			h.recordRefusal(broker.ErrUnroutable, "b")
+		}, false},
+		{"then a reason that concerns all", 2, func(h *health) {
+			h.recordRefusal(broker.ErrUnroutable, "a")
+			h.recordRefusal(errNotConfirmed, "")
+		}, true},
+		{"after a reason that concerns all", 2, func(h *health) {
+			h.recordRefusal(errNotConfirmed, "")
+			h.recordRefusal(broker.ErrUnroutable, "a")
+		}, true},
+	} {
+		h := new(health)
+		tt.record(h)
+		if err := h.refusedFor(0, tt.peers); (err != nil) != tt.reported {
+			t.Errorf("%s: %v", tt.name, err)
 		}
 	}
 }

@@ -89,6 +89,7 @@ type publisher struct {
 	durable  uint64       // number of confirmed messages
 	reported uint64       // number last passed to confirmed
 	unrouted *amqp.Return // the first message that RabbitMQ has returned
+	sender   string       // the peer that has sent this message, if it has ended the stream
 }
 
 // pending is a message that RabbitMQ has not confirmed.
@@ -198,7 +199,7 @@ func (p *publisher) run() {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	err := p.awaitConfirmations(timer)
-	p.broker.health.recordRefusal(err)
+	p.broker.health.recordRefusal(err, p.sender)
 	p.reason.Store(&err)
 	p.finish()
 	go p.closeChannel()
@@ -298,6 +299,7 @@ func (p *publisher) await(next pending, timer *time.Timer) error {
 	default:
 	}
 	if r := p.unrouted; r != nil && isReturned(next.message, r) {
+		p.sender = next.message.Peer
 		return fmt.Errorf("%w: exchange %s, routing key %q: RabbitMQ says %s (%d)",
 			broker.ErrUnroutable, r.Exchange, r.RoutingKey, r.ReplyText, r.ReplyCode)
 	}

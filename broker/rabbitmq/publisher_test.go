@@ -63,7 +63,7 @@ func (s *stream) wait(n uint64) (uint64, error) {
 }
 
 func incoming(exchange, key, body string) *broker.Incoming {
-	return &broker.Incoming{Exchange: exchange, RoutingKey: key, Type: "AccountUpdate", ContentType: "application/json", Body: []byte(body)}
+	return &broker.Incoming{Peer: "00000a01", Exchange: exchange, RoutingKey: key, Type: "AccountUpdate", ContentType: "application/json", Body: []byte(body)}
 }
 
 // The application gets the same properties and headers, with their AMQP types, as from
@@ -119,6 +119,12 @@ func TestReturned(t *testing.T) {
 		if n != uint64(at-1) || !errors.Is(err, broker.ErrUnroutable) {
 			t.Errorf("message %d can not be routed: %d confirmed, %v", at, n, err)
 		}
+		if b.health.refusedFor(0, 1) == nil {
+			t.Error("the only peer's message was refused, and Health does not report it")
+		}
+		if err := b.health.refusedFor(0, 2); err != nil {
+			t.Errorf("one peer's message was refused, and Health reports that all are: %v", err)
+		}
 		o.check(p.Close())
 		o.take(inbox, at-1)
 	}
@@ -168,14 +174,14 @@ func TestNoExchange(t *testing.T) {
 	if n, err := bad.wait(1); n != 0 || !errors.Is(err, broker.ErrUnroutable) {
 		t.Errorf("%d confirmed, %v, want ErrUnroutable", n, err)
 	}
-	if err := b.health.refusedFor(0); !errors.Is(err, broker.ErrUnroutable) {
+	if err := b.health.refusedFor(0, 2); !errors.Is(err, broker.ErrUnroutable) {
 		t.Errorf("trouble is %v, want ErrUnroutable", err)
 	}
 	o.check(good.Publish(testContext(t), incoming(inbox, "", "2")))
 	if n, err := good.wait(2); n != 2 || err != nil {
 		t.Errorf("%d confirmed, %v", n, err)
 	}
-	if err := b.health.refusedFor(0); err != nil {
+	if err := b.health.refusedFor(0, 2); err != nil {
 		t.Error(err)
 	}
 }
