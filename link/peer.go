@@ -8,6 +8,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"golang.org/x/time/rate"
 
@@ -21,6 +22,7 @@ import (
 // the service ends.
 type peer struct {
 	id             string
+	since          time.Time // when it was first seen
 	stats          peerStats
 	lastRead       atomic.Pointer[node.Peer] // the content of the peer's directory when it was last read; nil if it could never be read
 	gone           atomic.Bool               // the peer's directory does not exist any more
@@ -160,6 +162,7 @@ func (s *peerSet) getOrAdd(id string) *peer {
 	if p == nil {
 		p = &peer{
 			id:             id,
+			since:          time.Now(),
 			messageLimiter: newMessageLimiter(s.maxRate),
 			unstored:       s.unstored.limiter(id),
 			connTurns:      newConnTurns(),

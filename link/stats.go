@@ -25,6 +25,9 @@ type peerStats struct {
 	connects, failures              atomic.Uint64
 	fetches, fetchFailures          atomic.Uint64
 
+	confirms   latencies // from sending a message to the arrival of its receipt
+	handshakes latencies // of TLS
+
 	mu        sync.Mutex // guards what follows
 	conns     map[*openConn]struct{}
 	lastLeaf  *x509.Certificate // the server certificate that the peer sent last

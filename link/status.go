@@ -43,6 +43,24 @@ type PeerStatus struct {
 	LastError    string       `json:"last_error,omitempty"` // may quote what the peer has written
 	LastErrorAt  *time.Time   `json:"last_error_at,omitempty"`
 	Certificates []Expiry     `json:"certificates"` // those that the link needs, the first to expire first
+
+	Out LinkState `json:"out"` // this node sends to the peer
+	In  LinkState `json:"in"`  // the peer sends to this node
+	// LastContact is when the peer last showed life, in either direction; nil if it has not
+	// since the service started.
+	LastContact *time.Time `json:"last_contact,omitempty"`
+	// Confirm is how long the peer takes to confirm messages: from sending a message to the
+	// arrival of its receipt.
+	Confirm          Timing    `json:"confirm"`
+	ConfirmHistogram Histogram `json:"-"`
+	// HandshakeHistogram is how long successful TLS handshakes with the peer take, in both
+	// directions.
+	HandshakeHistogram Histogram `json:"-"`
+}
+
+// Severity returns that of the worse direction of the link.
+func (p *PeerStatus) Severity() Severity {
+	return min(p.Out.Verdict.Severity(), p.In.Verdict.Severity())
 }
 
 // Connection is a connection that carries messages, in one direction.
@@ -176,6 +194,8 @@ func (p *peer) status(now time.Time) PeerStatus {
 		at := t.errorAt
 		st.LastError, st.LastErrorAt = t.lastError, &at
 	}
+	st.Out, st.In = p.linkStates(&st, now)
+	st.Confirm, st.ConfirmHistogram, st.HandshakeHistogram = t.confirms.timing(now), t.confirms.histogram(), t.handshakes.histogram()
 	return st
 }
 
