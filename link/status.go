@@ -30,6 +30,7 @@ type Status struct {
 // PeerStatus describes the link with one peer.
 type PeerStatus struct {
 	ID   string `json:"id"`
+	Name string `json:"name,omitempty"` // given to the peer by the node's owner; see [node.Dir.SetPeerName]
 	Type string `json:"type,omitempty"` // empty while the peer's files cannot be read
 	// State is the result of [node.Peer.State], "unreadable" if the peer's files could
 	// never be read, or "gone" if they do not exist any more.
@@ -176,6 +177,7 @@ func (p *peer) status(now time.Time) PeerStatus {
 		st.Queues = append(st.Queues, state.binding.Queues...)
 	}
 	if np != nil {
+		st.Name = np.Name
 		st.Type, st.State, st.Deactivated = np.Identity.Type.String(), np.State(), np.Deactivated
 		st.Servers = append(st.Servers, servers(np)...)
 		st.InfoBundle = np.UpdatedAt

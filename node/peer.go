@@ -23,6 +23,7 @@ import (
 // Peer is the state of one peer, as read from the node's directory at one moment.
 type Peer struct {
 	Identity    pki.Identity
+	Name        string            // given by the node's owner; may be empty
 	Root        *x509.Certificate // pinned permanently
 	Issued      *x509.Certificate // the peer certificate that this node issued to the peer
 	SubCA       *x509.Certificate // the peer certificate received from the peer; nil until registered
@@ -114,18 +115,31 @@ func (d *Dir) HasPeer(id string) bool {
 // Peer reads the state of one peer. It fails with [ErrUnknownPeer] if there is no such
 // peer.
 func (d *Dir) Peer(id string) (*Peer, error) {
-	if err := checkID(id); err != nil {
+	dir, err := d.peerDir(id)
+	if err != nil {
 		return nil, err
-	}
-	dir := d.file("peers", id)
-	if !isDir(dir) {
-		return nil, fmt.Errorf("%w %s: \"peerlink peer list\" shows those that are known", ErrUnknownPeer, id)
 	}
 	p, err := d.readPeer(dir, id)
 	if err != nil {
 		return nil, fmt.Errorf("peer %s: %w", id, err)
 	}
 	return p, nil
+}
+
+// peerDir returns the path of a peer's directory. It fails with [ErrUnknownPeer] if there is none.
+func (d *Dir) peerDir(id string) (string, error) {
+	if err := checkID(id); err != nil {
+		return "", err
+	}
+	dir := d.file("peers", id)
+	if !isDir(dir) {
+		return "", unknownPeerError(id)
+	}
+	return dir, nil
+}
+
+func unknownPeerError(id string) error {
+	return fmt.Errorf("%w %s: \"peerlink peer list\" shows those that are known", ErrUnknownPeer, id)
 }
 
 func (d *Dir) readPeer(dir, id string) (*Peer, error) {
@@ -138,6 +152,7 @@ func (d *Dir) readPeer(dir, id string) (*Peer, error) {
 		return nil, fmt.Errorf("nodetype.txt: %w", err)
 	}
 	p.Identity.ID = id
+	p.Name, _ = ReadPeerName(dir) // an invalid name must not hide the peer
 	if !d.identity.Type.CanPeer(p.Identity.Type) {
 		return nil, fmt.Errorf("nodetype.txt: a peer of type %q is impossible here", p.Identity.Type)
 	}

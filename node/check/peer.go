@@ -40,6 +40,7 @@ func (c *checker) checkPeers() {
 		}
 		c.checkPeer(folder, name)
 	}
+	c.checkNamesDiffer()
 	if len(c.peers) > 1 && c.self.Type == nodetype.DebtorsAgent {
 		c.problem("peers", RulePeerSingle, "has %d peers: a debtors agent has exactly one", len(c.peers))
 	}
@@ -100,6 +101,7 @@ func (c *checker) checkPeer(folder, id string) {
 	}
 
 	c.checkQueues(folder + "/queues.txt")
+	state.Name = c.checkName(folder)
 	severity := Problem
 	if state.State == stateDeactivated {
 		severity = Note
@@ -154,6 +156,28 @@ func (c *checker) checkQueues(file string) {
 	}
 	if n, err := strconv.Atoi(strings.TrimSpace(s)); err != nil || n < 1 || n > 99 {
 		c.problem(file, RulePeerQueues, "holds %q: expected the number of sending queues, from 1 to 99", firstLine(s))
+	}
+}
+
+// checkName returns the name that the node's owner has given to a peer, or "" if there is none.
+func (c *checker) checkName(folder string) string {
+	name, err := node.ReadPeerName(c.path(folder))
+	if err != nil {
+		c.warning(folder+"/name.txt", RulePeerAlias, "is ignored, and the peer has no name: %v; \"peerlink peer name\" gives it one", reason(err))
+	}
+	return name
+}
+
+// checkNamesDiffer checks that no two peers have the same name.
+func (c *checker) checkNamesDiffer() {
+	first := make(map[string]string) // the ID of the first peer with a name, in lower case
+	for _, p := range c.report.Peers {
+		name := strings.ToLower(p.Name)
+		if other, taken := first[name]; taken && name != "" {
+			c.warning("peers/"+p.ID+"/name.txt", RulePeerAlias, "holds the same name as that of %s, so that it can not be used for either: \"peerlink peer name\" changes it", other)
+			continue
+		}
+		first[name] = p.ID
 	}
 }
 

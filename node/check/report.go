@@ -53,6 +53,8 @@ func (f Finding) String() string {
 // PeerState is the state of the peering with one peer.
 type PeerState struct {
 	ID string `json:"id"`
+	// Name is the name that the node's owner has given to the peer; empty if there is none.
+	Name string `json:"name,omitempty"`
 	// Type is the peer's type, such as "creditors-agent"; empty if unknown.
 	Type string `json:"type,omitempty"`
 	// State is "signed", "registered", "active" or "deactivated", see [node.Peer.State].

@@ -146,6 +146,9 @@ const (
 	RulePeerQueues Rule = "peer.queues"
 	// RulePeerState: only registered peers are active or deactivated.
 	RulePeerState Rule = "peer.state"
+	// RulePeerAlias: name.txt, if it exists, holds a name that a peer can have and that no other
+	// peer has.
+	RulePeerAlias Rule = "peer.alias"
 	// RulePeerChain: the peer would accept the certificate chain of this node.
 	RulePeerChain Rule = "peer.chain"
 )

@@ -386,6 +386,13 @@ func (b *breakages) subnets(w *world) {
 func (b *breakages) peers(w *world) {
 	peer := "peers/" + w.ids[aa] + "/"
 	b.note("folder whose name is not a node ID", ca, func(f *fixture) { f.write("peers/1234ABCD/x", "") }, check.RulePeerName)
+	b.warning("a name of two lines", ca, func(f *fixture) { f.write(peer+"name.txt", "a bank\nanother\n") }, check.RulePeerAlias)
+	b.warning("a name like an ID", ca, func(f *fixture) { f.write(peer+"name.txt", "1234abcd\n") }, check.RulePeerAlias)
+	b.warning("two peers of one name", aa, func(f *fixture) {
+		f.write("peers/"+w.ids[ca]+"/name.txt", "Harbour Bank\n")
+		f.write("peers/"+w.ids[da]+"/name.txt", "harbour bank\n")
+	}, check.RulePeerAlias)
+	b.warning("a folder as a name", ca, func(f *fixture) { f.write(peer+"name.txt/x", "") }, check.RulePeerAlias)
 	b.problem("no nodetype.txt", ca, func(f *fixture) { f.remove(peer + "nodetype.txt") }, check.RulePeerType)
 	b.problem("nodetype.txt of an unknown type", ca, func(f *fixture) { f.write(peer+"nodetype.txt", "Shops") }, check.RulePeerType)
 	b.problem("nodetype.txt of a type that can not be a peer", ca, func(f *fixture) { f.write(peer+"nodetype.txt", "Debtors Agents\n") }, check.RulePeerType, check.RulePeerIdentity)

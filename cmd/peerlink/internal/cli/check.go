@@ -62,11 +62,12 @@ func (a *app) showReport(r *check.Report) {
 	a.print("%s %s", orNone(r.Type), orNone(r.ID))
 	if len(r.Peers) > 0 {
 		a.print("")
-		rows := [][]string{{"PEER", "TYPE", "STATE", "PROBLEMS", ""}}
+		rows, names := [][]string{{"PEER", "TYPE", "STATE", "PROBLEMS", ""}}, []string{}
 		for _, p := range r.Peers {
 			rows = append(rows, []string{p.ID, orNone(p.Type), p.State, fmt.Sprint(p.Problems), p.WaitingFor})
+			names = append(names, p.Name)
 		}
-		a.columns(rows)
+		a.columns(nameColumn(rows, names))
 	}
 	first := true
 	for _, e := range r.Expiries {

@@ -33,7 +33,7 @@ func (f *followSettings) config() (link.Follow, error) {
 
 func (a *app) peerFollowCommand() *cobra.Command {
 	return &cobra.Command{
-		Use:   "follow ID on|off",
+		Use:   "follow PEER on|off",
 		Short: "Say whether a peer's published info-bundle is fetched when it moves",
 		Long: `A peer may name, in its stomp.toml, where it publishes its newest info-bundle.
 "peerlink serve" fetches that when the peer can not be reached, and now and then,
@@ -45,14 +45,14 @@ of this peer to "peerlink peer sign".`,
 			if args[1] != "on" && args[1] != "off" {
 				return usagef("%q: expected on or off", args[1])
 			}
-			d, err := a.open()
+			d, id, err := a.openPeer(args[0])
 			if err != nil {
 				return err
 			}
-			if err := d.SetFollow(cmd.Context(), args[0], args[1] == "on"); err != nil {
+			if err := d.SetFollow(cmd.Context(), id, args[1] == "on"); err != nil {
 				return err
 			}
-			a.printMessage("Following peer %s is %s.", args[0], args[1])
+			a.printMessage("Following peer %s is %s.", id, args[1])
 			return nil
 		},
 	}

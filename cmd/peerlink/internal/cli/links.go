@@ -172,8 +172,10 @@ func (a *app) showLinks(l *admin.Links) {
 		return
 	}
 	a.print("")
+	names := []string{}
 	rows := [][]string{{"PEER", "TYPE", "STATE", "OUT", "IN", "QUEUED", "SENT", "CONFIRMED", "RECEIVED", "STORED", "SET ASIDE", "FIRST CERTIFICATE TO END"}}
 	for _, p := range l.Peers {
+		names = append(names, p.Name)
 		queued := "-"
 		if len(l.Queues) > 0 {
 			queued = fmt.Sprint(l.QueuedFor(p))
@@ -184,7 +186,7 @@ func (a *app) showLinks(l *admin.Links) {
 			fmt.Sprint(p.Counts.SetAside), firstToExpire(p.Certificates),
 		})
 	}
-	a.columns(rows)
+	a.columns(nameColumn(rows, names))
 	for _, p := range l.Peers {
 		if p.LastErrorAt != nil {
 			a.print("\n%s, last error, %s ago: %s", p.ID, admin.Age(l.At.Sub(*p.LastErrorAt)), terminal.Line(p.LastError))

@@ -30,7 +30,7 @@ type messageFlags struct {
 func (a *app) messageCheckCommand() *cobra.Command {
 	var f messageFlags
 	c := &cobra.Command{
-		Use:   "check --peer ID --direction in|out --type TYPE [FILE]",
+		Use:   "check --peer PEER --direction in|out --type TYPE [FILE]",
 		Short: "Show how a message would be handled",
 		Long: `Reads the body of one SMP message from FILE or standard input, and does with it
 what the links would: checks it, and translates its IDs between this node and
@@ -58,7 +58,7 @@ in the message. A message that would be refused gives the reason and exit code 1
 			return a.messageCheck(cmd.Context(), f, file)
 		},
 	}
-	c.Flags().StringVar(&f.peer, "peer", "", "the peer's node `ID`")
+	c.Flags().StringVar(&f.peer, "peer", "", "the `PEER`: its node ID, the beginning of it, or its name")
 	c.Flags().StringVar(&f.direction, "direction", "", "\"out\" if it is for the peer, \"in\" if it is from the peer")
 	c.Flags().StringVar(&f.typ, "type", "", "the message's `TYPE`, as its header would say")
 	c.Flags().StringVar(&f.contentType, "content-type", smp.ContentType, "the content `TYPE`, as its header would say")
@@ -84,11 +84,11 @@ type checkedMessage struct {
 }
 
 func (a *app) messageCheck(ctx context.Context, f messageFlags, file string) error {
-	d, err := a.open()
+	d, id, err := a.openPeer(f.peer)
 	if err != nil {
 		return err
 	}
-	p, err := d.Peer(f.peer)
+	p, err := d.Peer(id)
 	if err != nil {
 		return err
 	}
@@ -100,7 +100,7 @@ func (a *app) messageCheck(ctx context.Context, f messageFlags, file string) err
 	if err != nil {
 		return err
 	}
-	m := checkedMessage{Peer: f.peer, Direction: f.direction, Note: noTrafficReason(p)}
+	m := checkedMessage{Peer: id, Direction: f.direction, Note: noTrafficReason(p)}
 	if f.direction == "out" {
 		err = m.out(view, f, body)
 	} else {

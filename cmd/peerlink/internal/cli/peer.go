@@ -18,7 +18,7 @@ import (
 
 func (a *app) peerCommand() *cobra.Command {
 	return group("peer", "Become peers with other nodes, and show the states of the peerings",
-		a.peerSignCommand(), a.peerRegisterCommand(), a.peerListCommand(), a.peerShowCommand(), a.peerQueuesCommand(), a.peerFollowCommand(), a.peerDeactivateCommand())
+		a.peerSignCommand(), a.peerRegisterCommand(), a.peerListCommand(), a.peerShowCommand(), a.peerNameCommand(), a.peerQueuesCommand(), a.peerFollowCommand(), a.peerDeactivateCommand())
 }
 
 func (a *app) peerSignCommand() *cobra.Command {
@@ -148,7 +148,7 @@ func (a *app) peerListCommand() *cobra.Command {
 				return err
 			}
 			list := make([]peerInfo, 0, len(ids))
-			rows := [][]string{{"ID", "TYPE", "STATE", "SUBNET", "SERVERS"}}
+			rows, names := [][]string{{"ID", "TYPE", "STATE", "SUBNET", "SERVERS"}}, []string{}
 			var broken []error
 			for _, id := range ids {
 				p, err := d.Peer(id)
@@ -157,13 +157,13 @@ func (a *app) peerListCommand() *cobra.Command {
 					continue
 				}
 				info := describePeer(d, p)
-				list = append(list, info)
+				list, names = append(list, info), append(names, info.Name)
 				rows = append(rows, []string{info.ID, info.Type, info.State, orNone(info.Subnet), strings.Join(info.Servers, ", ")})
 			}
 			if asJSON {
 				err = a.json(list)
 			} else if len(rows) > 1 {
-				a.columns(rows)
+				a.columns(nameColumn(rows, names))
 			} else if len(broken) == 0 {
 				a.printMessage("No peers yet. Ask the owner of another node for an info-bundle, then \"peerlink peer sign\".")
 			}
@@ -177,15 +177,15 @@ func (a *app) peerListCommand() *cobra.Command {
 func (a *app) peerShowCommand() *cobra.Command {
 	var asJSON bool
 	c := &cobra.Command{
-		Use:   "show ID",
+		Use:   "show PEER",
 		Short: "Show everything about one peer",
 		Args:  someArgs(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			d, err := a.open()
+			d, id, err := a.openPeer(args[0])
 			if err != nil {
 				return err
 			}
-			p, err := d.Peer(args[0])
+			p, err := d.Peer(id)
 			if err != nil {
 				return err
 			}
@@ -195,6 +195,7 @@ func (a *app) peerShowCommand() *cobra.Command {
 			}
 			rows := [][2]string{
 				{"node ID", info.ID},
+				{"name", info.Name},
 				{"type", info.Type},
 				{"state", info.State},
 				{"deactivated", info.Deactivated},
@@ -226,7 +227,7 @@ func (a *app) peerShowCommand() *cobra.Command {
 
 func (a *app) peerQueuesCommand() *cobra.Command {
 	return a.kustomizeFlag(&cobra.Command{
-		Use:   "queues ID N",
+		Use:   "queues PEER N",
 		Short: "Set the number of queues and connections for sending to a peer",
 		Long: `Sets how many queues, with a connection each, carry messages to a peer when the
 broker is RabbitMQ. The number may only grow, up to 99; but a peer accepts 10
@@ -234,7 +235,7 @@ connections unless its operator has changed that, and messages in a queue withou
 a connection are not sent. The embedded broker needs no more than one.`,
 		Args: someArgs(2, 2),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			d, err := a.open()
+			d, id, err := a.openPeer(args[0])
 			if err != nil {
 				return err
 			}
@@ -242,38 +243,38 @@ a connection are not sent. The embedded broker needs no more than one.`,
 			if err != nil {
 				return usagef("%q is not a number of queues", args[1])
 			}
-			if err := d.SetQueues(cmd.Context(), args[0], n); err != nil {
+			if err := d.SetQueues(cmd.Context(), id, n); err != nil {
 				return err
 			}
-			a.printMessage("Peer %s has %d queues.", args[0], n)
-			return a.updateKustomizeOf(d, args[0])
+			a.printMessage("Peer %s has %d queues.", id, n)
+			return a.updateKustomizeOf(d, id)
 		},
 	})
 }
 
 func (a *app) peerDeactivateCommand() *cobra.Command {
 	return a.kustomizeFlag(&cobra.Command{
-		Use:   "deactivate ID",
+		Use:   "deactivate PEER",
 		Short: "End the link with a peer, for good",
 		Long: `Marks a peer as deactivated. Its connections are cut, no message goes to it or
 comes from it any more, and it can not become a peer again: this is the only
 revocation there is.`,
 		Args: someArgs(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			d, err := a.open()
+			d, id, err := a.openPeer(args[0])
 			if err != nil {
 				return err
 			}
-			changed, err := d.DeactivatePeer(cmd.Context(), args[0])
+			changed, err := d.DeactivatePeer(cmd.Context(), id)
 			if err != nil {
 				return err
 			}
 			if changed {
-				a.printMessage("Peer %s is deactivated, for good. A running \"peerlink serve\" cuts its link within seconds.", args[0])
+				a.printMessage("Peer %s is deactivated, for good. A running \"peerlink serve\" cuts its link within seconds.", id)
 			} else {
-				a.printMessage("Peer %s was deactivated already.", args[0])
+				a.printMessage("Peer %s was deactivated already.", id)
 			}
-			return a.updateKustomizeOf(d, args[0])
+			return a.updateKustomizeOf(d, id)
 		},
 	})
 }
@@ -281,6 +282,7 @@ revocation there is.`,
 // peerInfo is a peer in JSON.
 type peerInfo struct {
 	ID                string    `json:"id"`
+	Name              string    `json:"name,omitempty"`
 	Type              string    `json:"type"`
 	State             string    `json:"state"`
 	Deactivated       string    `json:"deactivated,omitempty"`
@@ -319,6 +321,7 @@ func describePeer(d *node.Dir, p *node.Peer) peerInfo {
 	}
 	info := peerInfo{
 		ID:          p.Identity.ID,
+		Name:        p.Name,
 		Type:        p.Identity.Type.String(),
 		State:       p.State(),
 		Deactivated: p.Deactivated,

@@ -60,6 +60,7 @@ nothing is sent from them until the peer is there again.`,
 // queueLine is a queue in the output of "queue list".
 type queueLine struct {
 	Peer     string    `json:"peer"`
+	Name     string    `json:"name,omitempty"` // of the peer, given by the node's owner
 	Type     string    `json:"type,omitempty"`
 	State    string    `json:"state,omitempty"`
 	Queue    string    `json:"queue"`
@@ -79,7 +80,7 @@ func (a *app) listQueues(cmd *cobra.Command, k *queueAdmin, asJSON bool) error {
 	}
 	lines := []queueLine{}
 	for _, q := range queues {
-		line := queueLine{Peer: q.peerID, Queue: q.name}
+		line := queueLine{Peer: q.peerID, Name: q.alias, Queue: q.name}
 		switch {
 		case q.gone:
 			line.Gone = true
@@ -100,6 +101,7 @@ func (a *app) listQueues(cmd *cobra.Command, k *queueAdmin, asJSON bool) error {
 	if asJSON {
 		return a.json(lines)
 	}
+	names := []string{}
 	rows := [][]string{{"PEER", "TYPE", "STATE", "QUEUE", "WAITING", "SET ASIDE", "OLDEST", ""}}
 	for _, l := range lines {
 		waiting, aside := "-", "-" // if "peerlink serve" has not created the queue yet
@@ -111,11 +113,12 @@ func (a *app) listQueues(cmd *cobra.Command, k *queueAdmin, asJSON bool) error {
 			note = "belongs to no peer in the node's directory: nothing is sent from it"
 		}
 		rows = append(rows, []string{orNone(l.Peer), orNone(l.Type), orNone(l.State), l.Queue, waiting, aside, formatTime(l.Oldest), note})
+		names = append(names, l.Name)
 		if l.Warning != "" {
 			a.printMessage("Messages may be lost: %s.", l.Warning)
 		}
 	}
-	a.columns(rows)
+	a.columns(nameColumn(rows, names))
 	return nil
 }
 
@@ -132,7 +135,7 @@ func (a *app) queueShowCommand() *cobra.Command {
 	var asJSON bool
 	var count int
 	c := &cobra.Command{
-		Use:   "show PEER_ID|QUEUE [ID]",
+		Use:   "show PEER|QUEUE [ID]",
 		Short: "Show the messages set aside: what, since when, and why",
 		Long: `Lists the messages of a peer, or of one queue, that are set aside; with an ID,
 shows the whole message. It changes nothing. (RabbitMQ can only show messages by

@@ -105,6 +105,7 @@ func existingStore(d *node.Dir, state string) (string, error) {
 type peerQueue struct {
 	name   string
 	peerID string     // "" if it is not known
+	alias  string     // the name that the node's owner has given to the peer; "" if there is none
 	peer   *node.Peer // nil if the peer is not in the node's directory, or can not be read
 	err    error      // the error of reading the peer's directory
 	gone   bool       // the queue has messages, and belongs to no peer in the node's directory
@@ -113,19 +114,20 @@ type peerQueue struct {
 // queues returns the queues of all peers, and then the queues with messages that belong to no peer,
 // if the broker lists its queues. For a peer that can not be read, it returns the first queue only.
 func (k *queueAdmin) queues(ctx context.Context) ([]peerQueue, error) {
-	ids, err := k.dir.PeerIDs()
+	known, err := k.dir.KnownPeers()
 	if err != nil {
 		return nil, err
 	}
 	var queues []peerQueue
-	for _, id := range ids {
+	for _, one := range known {
+		id := one.ID
 		p, err := k.dir.Peer(id)
 		count := 1
 		if err == nil && k.allQueues {
 			count = p.Queues
 		}
 		for n := range count {
-			queues = append(queues, peerQueue{name: k.pattern.Name(id, n), peerID: id, peer: p, err: err})
+			queues = append(queues, peerQueue{name: k.pattern.Name(id, n), peerID: id, alias: one.Name, peer: p, err: err})
 		}
 	}
 	if k.nonEmpty == nil {
@@ -155,23 +157,35 @@ func (k *queueAdmin) peerOf(queue string) string {
 	return ""
 }
 
-// find returns the queues of the peer with the given ID, or the queue with the given name. It
-// does not check that a queue exists.
-func (k *queueAdmin) find(ctx context.Context, name string) ([]peerQueue, error) {
+// find returns the queue with the given name, or the queues of the peer that an operator means by
+// text; see [node.FindPeer]. It does not check that a queue exists.
+func (k *queueAdmin) find(ctx context.Context, text string) ([]peerQueue, error) {
 	all, err := k.queues(ctx)
 	if err != nil {
 		return nil, err
 	}
-	var found []peerQueue
-	for _, q := range all {
-		if q.peerID == name || q.name == name {
-			found = append(found, q)
-		}
+	if i := slices.IndexFunc(all, func(q peerQueue) bool { return q.name == text }); i >= 0 {
+		return all[i : i+1], nil
 	}
-	if found == nil {
+	id, err := node.FindPeer(peersOf(all), text)
+	if errors.Is(err, node.ErrUnknownPeer) {
 		// The queue may be that of a removed peer, or of a peer that had more queues, in a
 		// broker that does not list its queues.
-		found = []peerQueue{{name: name}}
+		return []peerQueue{{name: text}}, nil
 	}
-	return found, nil
+	if err != nil {
+		return nil, err
+	}
+	return slices.DeleteFunc(all, func(q peerQueue) bool { return q.peerID != id }), nil
+}
+
+// peersOf returns the peers to which queues belong, each once.
+func peersOf(queues []peerQueue) (peers []node.KnownPeer) {
+	for _, q := range queues {
+		p := node.KnownPeer{ID: q.peerID, Name: q.alias}
+		if q.peerID != "" && !slices.Contains(peers, p) {
+			peers = append(peers, p)
+		}
+	}
+	return peers
 }

@@ -25,7 +25,7 @@ func (a *app) queueRetryCommand() *cobra.Command {
 	var f queueFlags
 	var all bool
 	c := &cobra.Command{
-		Use:   "retry PEER_ID|QUEUE ID… | --all",
+		Use:   "retry PEER|QUEUE ID… | --all",
 		Short: "Send messages again that were set aside",
 		Long: `Puts messages that were set aside back at the end of their queue. A running
 service sends them at once; without one they wait for it. What still can not be
@@ -55,7 +55,7 @@ func (a *app) queueDropCommand() *cobra.Command {
 	var all, yes bool
 	var save string
 	c := &cobra.Command{
-		Use:   "drop PEER_ID|QUEUE ID… | --all",
+		Use:   "drop PEER|QUEUE ID… | --all",
 		Short: "Remove messages for ever that were set aside",
 		Long: `Removes messages that were set aside, after confirmation. They can not be
 restored; --save keeps them in a file.`,

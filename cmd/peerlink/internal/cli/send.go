@@ -31,7 +31,7 @@ const maxSend = 100_000
 func (a *app) sendCommand() *cobra.Command {
 	var state string
 	c := &cobra.Command{
-		Use:   "send PEER_ID [FILE]",
+		Use:   "send PEER [FILE]",
 		Short: "Put messages into a peer's queue by hand",
 		Long: `Reads SMP messages in JSON, one on each line, from FILE or standard input, checks
 all of them, and puts them into the peer's queue: all or none. A running service
@@ -61,20 +61,20 @@ func requireEmbedded() error {
 	return nil
 }
 
-func (a *app) send(ctx context.Context, peerID, state, name string, in io.Reader) error {
+func (a *app) send(ctx context.Context, peer, state, name string, in io.Reader) error {
 	if err := requireEmbedded(); err != nil {
 		return err
 	}
-	d, err := a.open()
+	d, id, err := a.openPeer(peer)
 	if err != nil {
 		return err
 	}
-	p, err := d.Peer(peerID)
+	p, err := d.Peer(id)
 	if err != nil {
 		return err
 	}
 	if p.Deactivated != "" {
-		return fmt.Errorf("peer %s has been deactivated (%s): nothing can be sent to it any more", peerID, p.Deactivated)
+		return fmt.Errorf("peer %s has been deactivated (%s): nothing can be sent to it any more", id, p.Deactivated)
 	}
 	view, err := link.View(d, p)
 	if err != nil {

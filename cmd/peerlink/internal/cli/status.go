@@ -44,16 +44,18 @@ func (a *app) status(cmd *cobra.Command) error {
 	next := nextStep(d, ids, report)
 	if len(ids) > 0 {
 		a.print("")
-		rows := [][]string{{"PEER", "TYPE", "STATE", ""}}
+		rows, names := [][]string{{"PEER", "TYPE", "STATE", ""}}, []string{}
 		for _, id := range ids {
 			p, err := d.Peer(id)
 			if err != nil {
-				rows = append(rows, []string{id, "", "unreadable", err.Error()})
+				name, _ := d.PeerName(id)
+				rows, names = append(rows, []string{id, "", "unreadable", err.Error()}), append(names, name)
 				continue
 			}
+			names = append(names, p.Name)
 			rows = append(rows, []string{id, p.Identity.Type.String(), p.State(), waitingFor(p)})
 		}
-		a.columns(rows)
+		a.columns(nameColumn(rows, names))
 	}
 	a.print("\nNext: %s", next)
 	return nil
