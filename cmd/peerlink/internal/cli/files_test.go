@@ -36,6 +36,7 @@ var reading = map[string][]string{
 	"peer deactivate":       {"BOB"},
 	"peer follow":           {"BOB on"},
 	"peer list":             {""},
+	"peer name":             {"BOB"},
 	"peer queues":           {"BOB 2"},
 	"peer register":         {"{peer.crt}"},
 	"peer show":             {"BOB"},
