@@ -58,7 +58,7 @@ func FindPeer(peers []KnownPeer, text string) (id string, err error) {
 		return text, nil
 	}
 	meant := func(p KnownPeer) bool { return p.Name != "" && strings.EqualFold(p.Name, text) }
-	hex := isHex(text)
+	hex := IsHex(text)
 	if hex {
 		prefix := strings.ToLower(text)
 		meant = func(p KnownPeer) bool { return strings.HasPrefix(p.ID, prefix) }

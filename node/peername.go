@@ -52,14 +52,15 @@ func nameDefect(name string) string {
 		return "it begins or ends with a space"
 	case strings.HasPrefix(name, "-"):
 		return "it begins with \"-\", as flags do"
-	case isHex(name):
+	case IsHex(name):
 		return "it has hex digits only, as node IDs do"
 	}
 	return ""
 }
 
-// isHex reports whether s has no other characters than hex digits.
-func isHex(s string) bool {
+// IsHex reports whether s has no other characters than hex digits, so that it can only be a node ID
+// or the beginning of one.
+func IsHex(s string) bool {
 	return strings.Trim(s, "0123456789abcdefABCDEF") == ""
 }
 

@@ -124,6 +124,8 @@ func TestInterrupt(t *testing.T) {
 		"peer sign " + other.Bundle(t) + " -C " + single.Path():         "Fingerprint: ",
 		"send " + aa.Identity().ID + " -C " + ca.Path():                 "\x00",
 		message: "\x00",
+		"peer deactivate " + aa.Identity().ID + " -C " + ca.Path(): "Type yes or no",
+		"request forget 7 -C " + ca.Path():                         "Type yes or no",
 	} {
 		for _, how := range []string{"Ctrl-C", "SIGTERM"} {
 			t.Run(line[:min(len(line), 20)]+" "+how, func(t *testing.T) {

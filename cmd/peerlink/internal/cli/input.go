@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"strings"
 )
@@ -110,13 +111,18 @@ func (a *app) readLine(ctx context.Context) (string, error) {
 	return strings.TrimSpace(line), err
 }
 
-// ask asks a question on the terminal, and repeats it until check, if not nil, accepts the answer. A
-// wrong answer must not lose earlier answers.
+// ask asks a question on the terminal, and repeats it until check accepts the answer. A wrong answer
+// must not lose earlier answers.
 func (a *app) ask(ctx context.Context, question string, check func(answer string) error) (string, error) {
+	return a.askAtMost(ctx, math.MaxInt, question, check)
+}
+
+// askAtMost is like ask, but returns the error of check after the given number of wrong answers.
+func (a *app) askAtMost(ctx context.Context, times int, question string, check func(answer string) error) (string, error) {
 	if !isTerminal(a.stdin) {
 		return "", usagef("missing: %s", question)
 	}
-	for {
+	for wrong := 0; ; {
 		fmt.Fprintf(a.stderr, "%s: ", question)
 		answer, err := a.readLine(ctx)
 		if err != nil {
@@ -126,14 +132,14 @@ func (a *app) ask(ctx context.Context, question string, check func(answer string
 		if answer == "" {
 			continue
 		}
-		if check == nil {
+		err = check(answer)
+		if err == nil {
 			return answer, nil
 		}
-		if err := check(answer); err == nil {
-			return answer, nil
-		} else {
-			a.printMessage("%v.", err)
+		if wrong++; wrong == times {
+			return "", err
 		}
+		a.printMessage("%v.", err)
 	}
 }
 

@@ -366,14 +366,23 @@ func waitingRequests(waiting []*offline.Request) []waitingRequest {
 }
 
 func (a *app) requestForgetCommand() *cobra.Command {
-	return &cobra.Command{
+	var yes bool
+	c := &cobra.Command{
 		Use:   "forget ID",
 		Short: "Drop a request: no answer to it can be filed any more",
-		Args:  someArgs(1, 1),
+		Long: `Drops a request that waits for an answer: no answer to it can be filed any more.
+On a terminal it asks first, unless there is --yes.`,
+		Args: someArgs(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			d, err := a.open()
 			if err != nil {
 				return err
+			}
+			if !yes && isTerminal(a.stdin) {
+				question := fmt.Sprintf("Drop the request %s, so that no answer to it can be filed any more?", args[0])
+				if err := a.confirm(cmd.Context(), question, "the request is kept"); err != nil {
+					return err
+				}
 			}
 			if err := offline.Forget(cmd.Context(), d, args[0]); err != nil {
 				return err
@@ -384,4 +393,6 @@ func (a *app) requestForgetCommand() *cobra.Command {
 			return nil
 		},
 	}
+	yesFlag(c, &yes)
+	return c
 }

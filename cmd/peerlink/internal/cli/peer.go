@@ -252,33 +252,6 @@ a connection are not sent. The embedded broker needs no more than one.`,
 	})
 }
 
-func (a *app) peerDeactivateCommand() *cobra.Command {
-	return a.kustomizeFlag(&cobra.Command{
-		Use:   "deactivate PEER",
-		Short: "End the link with a peer, for good",
-		Long: `Marks a peer as deactivated. Its connections are cut, no message goes to it or
-comes from it any more, and it can not become a peer again: this is the only
-revocation there is.`,
-		Args: someArgs(1, 1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			d, id, err := a.openPeer(args[0])
-			if err != nil {
-				return err
-			}
-			changed, err := d.DeactivatePeer(cmd.Context(), id)
-			if err != nil {
-				return err
-			}
-			if changed {
-				a.printMessage("Peer %s is deactivated, for good. A running \"peerlink serve\" cuts its link within seconds.", id)
-			} else {
-				a.printMessage("Peer %s was deactivated already.", id)
-			}
-			return a.updateKustomizeOf(d, id)
-		},
-	})
-}
-
 // peerInfo is a peer in JSON.
 type peerInfo struct {
 	ID                string    `json:"id"`

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"os"
 	"path/filepath"
@@ -67,12 +68,9 @@ restored; --save keeps them in a file.`,
 			}
 			return a.withSelected(cmd, f, args, all, func(k *queueAdmin, c selection) error {
 				if !yes {
-					answer, err := a.ask(cmd.Context(), fmt.Sprintf("Drop %s for ever? Type yes", messageCount(c.count, "", "")), nil)
-					if err != nil {
+					question := fmt.Sprintf("Drop %s from %s for ever?", messageCount(c.count, "", ""), c.describe())
+					if err := a.confirm(cmd.Context(), question, "nothing was dropped"); err != nil {
 						return err
-					}
-					if answer != "yes" {
-						return errors.New("not confirmed: nothing was dropped")
 					}
 				}
 				if save != "" {
@@ -90,7 +88,7 @@ restored; --save keeps them in a file.`,
 	}
 	a.queueFlags(c, &f)
 	c.Flags().BoolVar(&all, "all", false, "all messages that are set aside")
-	c.Flags().BoolVarP(&yes, "yes", "y", false, "do not ask")
+	yesFlag(c, &yes)
 	c.Flags().StringVar(&save, "save", "", "first write the messages to this new `FILE`, each with its body as one line of JSON")
 	return c
 }
@@ -140,6 +138,11 @@ type selection struct {
 	ids    map[string][]string // of the messages, by queue
 	count  int
 	more   bool // there are more than maxTaken
+}
+
+// describe returns the names of the queues with selected messages.
+func (c selection) describe() string {
+	return strings.Join(slices.Sorted(maps.Keys(c.ids)), ", ")
 }
 
 // selectDeadLetters selects the dead letters with the given IDs, or all dead letters if ids is empty. It returns an error if

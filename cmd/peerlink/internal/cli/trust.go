@@ -79,11 +79,8 @@ func (a *app) confirmRootKey(ctx context.Context, b *infobundle.Bundle, t trustF
 	a.printMessage("%s has chosen its ID, so the bundle alone does not prove who made it.\n"+
 		"Call its owner, let them read the fingerprint of their root key to you, and type it: all of it,\n"+
 		"or at least the last %d digits.\n", b.Identity, minTypedDigits)
-	answer, err := a.ask(ctx, "Fingerprint", nil)
+	_, err := a.askAtMost(ctx, maxWrongAnswers, "Fingerprint", func(answer string) error { return compareTyped(answer, got) })
 	if err != nil {
-		return err
-	}
-	if err := compareTyped(answer, got); err != nil {
 		return fmt.Errorf("%w: nothing was signed", err)
 	}
 	return nil
