@@ -109,6 +109,7 @@ func TestScripts(t *testing.T) {
 			"truncate":    truncate,
 			"publish":     publish,
 			"waitaside":   waitAside,
+			"jsondoc":     jsondoc,
 		},
 	})
 }

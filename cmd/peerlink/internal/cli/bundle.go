@@ -21,6 +21,7 @@ import (
 )
 
 func (a *app) bundleCommand() *cobra.Command {
+	var createJSON bool
 	create := &cobra.Command{
 		Use:   "create FILE.zip",
 		Short: "Write this node's info-bundle, signed with the root key",
@@ -47,12 +48,16 @@ the address in nodeinfo/stomp.toml changes. Nothing in it is secret.`,
 			if err := d.CreateBundle(cmd.Context(), args[0], key); err != nil {
 				return err
 			}
-			a.print("%s", args[0])
+			made := madeBundle{args[0], pki.Fingerprint(key.Public())}
+			if err := a.result(createJSON, made, made.File); err != nil {
+				return err
+			}
 			a.warnExcluded(d)
-			a.printMessage("Send this file to the owner of the other node. They should compare the fingerprint\nwith you on another way, by telephone for example:\n\n  %s", pki.Fingerprint(key.Public()))
+			a.printMessage("Send this file to the owner of the other node. They should compare the fingerprint\nwith you on another way, by telephone for example:\n\n  %s", made.Fingerprint)
 			return a.remindURLs(cmd.Context(), args[0])
 		},
 	}
+	jsonFlag(create, &createJSON)
 	var asJSON bool
 	inspect := &cobra.Command{
 		Use:     "inspect FILE.zip",
@@ -71,7 +76,7 @@ the address in nodeinfo/stomp.toml changes. Nothing in it is secret.`,
 			return a.showBundle(b, stomp, asJSON)
 		},
 	}
-	inspect.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	jsonFlag(inspect, &asJSON)
 	return group("bundle", "Make and check info-bundles", a.keyFlags(create), inspect)
 }
 
@@ -165,6 +170,12 @@ func readBundle(ctx context.Context, path string) (*infobundle.Bundle, error) {
 		return nil, err
 	}
 	return parseBundle(path, data)
+}
+
+// madeBundle is a new info-bundle, in JSON.
+type madeBundle struct {
+	File        string `json:"file"`
+	Fingerprint string `json:"fingerprint"` // of the node's root key
 }
 
 // parseBundle verifies an info-bundle that was read from path.

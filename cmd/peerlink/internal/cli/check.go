@@ -51,7 +51,7 @@ The exit code is 1 if there is a problem; warnings and notes alone give 0.`,
 	c.Flags().StringVar(&a.keyFile, "key", "", "the root key `FILE` (default private/root-ca.key in the node's directory)")
 	c.Flags().StringVar(&server.Cert, "server-cert", "", "a server certificate `FILE` in use")
 	c.Flags().StringVar(&server.Key, "server-key", "", "its key `FILE`")
-	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	jsonFlag(c, &asJSON)
 	return c
 }
 

@@ -57,6 +57,7 @@ type app struct {
 	newPassphraseFlag bool
 
 	kustomize bool
+	colour    string // the value of --color
 
 	running    bool                // the arguments were valid and the command has started
 	logs       []*logwriter.Writer // the service's asynchronous outputs
@@ -136,6 +137,7 @@ func usagef(format string, args ...any) error {
 }
 
 func (a *app) root() *cobra.Command {
+	var asJSON bool
 	root := &cobra.Command{
 		Use:   "peerlink",
 		Short: "Permanent, authenticated, encrypted links between Swaptacular nodes",
@@ -154,10 +156,11 @@ A new node takes these steps:
 
 In a node's directory, "peerlink" alone says where the node stands and what the
 next step is. To see it all at work on this machine: peerlink demo`,
+		Version:       version,
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		Args:          noArgs,
-		RunE:          func(cmd *cobra.Command, _ []string) error { return a.status(cmd) },
+		RunE:          func(cmd *cobra.Command, _ []string) error { return a.status(cmd, asJSON) },
 		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error {
 			// Cobra does this later, when errors are not treated as wrong usage.
 			if err := cmd.ValidateRequiredFlags(); err != nil {
@@ -166,10 +169,16 @@ next step is. To see it all at work on this machine: peerlink demo`,
 			if err := readEnvironment(cmd.Flags()); err != nil {
 				return err
 			}
+			if err := a.checkColour(); err != nil {
+				return err
+			}
 			a.running = true
 			return nil
 		},
 	}
+	root.SetVersionTemplate("peerlink {{.Version}}\n")
+	jsonFlag(root, &asJSON)
+	a.colourFlag(root)
 	root.SetFlagErrorFunc(flagError)
 	root.PersistentFlags().StringVarP(&a.dir, "dir", "C", ".", "`DIR`, the node's directory")
 	fromEnv(root.PersistentFlags(), "dir", "PEERLINK_DIR")
@@ -294,11 +303,6 @@ func isTerminal(w any) bool {
 	}
 }
 
-// useColour reports whether output to w may be coloured.
-func useColour(w io.Writer) bool {
-	return os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb" && isTerminal(w)
-}
-
 // warn prints a warning.
 func (a *app) warn(format string, args ...any) {
 	a.label("Warning:")
@@ -307,9 +311,5 @@ func (a *app) warn(format string, args ...any) {
 
 // label writes the label of a message, in red if possible.
 func (a *app) label(s string) {
-	if useColour(a.stderr) {
-		fmt.Fprintf(raw(a.stderr), "\x1b[31m%s\x1b[0m ", s)
-	} else {
-		fmt.Fprintf(a.stderr, "%s ", s)
-	}
+	fmt.Fprintf(raw(a.stderr), "%s ", a.colours(a.stderr).show(styleBad, s))
 }

@@ -32,7 +32,8 @@ func (f *followSettings) config() (link.Follow, error) {
 }
 
 func (a *app) peerFollowCommand() *cobra.Command {
-	return &cobra.Command{
+	var asJSON bool
+	c := &cobra.Command{
 		Use:   "follow PEER on|off",
 		Short: "Say whether a peer's published info-bundle is fetched when it moves",
 		Long: `A peer may name, in its stomp.toml, where it publishes its newest info-bundle.
@@ -53,7 +54,9 @@ of this peer to "peerlink peer sign".`,
 				return err
 			}
 			a.printMessage("Following peer %s is %s.", id, args[1])
-			return nil
+			return a.changedPeer(d, id, asJSON)
 		},
 	}
+	jsonFlag(c, &asJSON)
+	return c
 }

@@ -23,6 +23,7 @@ func (a *app) initCommand() *cobra.Command {
 	var id string
 	var servers []string
 	var keyType string
+	var asJSON bool
 	c := &cobra.Command{
 		Use:   "init accounting-authority|creditors-agent|debtors-agent",
 		Short: "Make a new node: root key, root certificate, directory",
@@ -47,7 +48,7 @@ terminal.`,
 		ValidArgs: []string{"accounting-authority", "creditors-agent", "debtors-agent"},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 0 {
-				if done, err := a.repair(cmd.Context()); done {
+				if done, err := a.repair(cmd.Context(), asJSON); done {
 					return err
 				}
 			}
@@ -55,16 +56,17 @@ terminal.`,
 			if len(args) == 1 {
 				typeName = args[0]
 			}
-			return a.initNode(cmd.Context(), typeName, id, keyType, servers)
+			return a.initNode(cmd.Context(), typeName, id, keyType, servers, asJSON)
 		},
 	}
 	c.Flags().StringVar(&id, "id", "", "node ID of an accounting authority: 8 lowercase hex digits, the top of its debtor IDs")
 	c.Flags().StringArrayVar(&servers, "server", nil, "`HOST:PORT` where peers reach this node; repeat for several servers")
 	c.Flags().StringVar(&keyType, "key-type", pki.RSA3072.String(), "kind of the new root key: rsa3072, rsa4096, p256 or p384")
+	jsonFlag(c, &asJSON)
 	return a.keyFlags(c)
 }
 
-func (a *app) initNode(ctx context.Context, typeName, id, keyType string, servers []string) error {
+func (a *app) initNode(ctx context.Context, typeName, id, keyType string, servers []string, asJSON bool) error {
 	keyKind, err := pki.ParseKeyKind(keyType)
 	if err != nil {
 		return &usageError{"--key-type: " + err.Error()}
@@ -127,24 +129,41 @@ func (a *app) initNode(ctx context.Context, typeName, id, keyType string, server
 	if err != nil {
 		return err
 	}
-	a.print("%s", d.Identity().ID)
+	made := initResult{d.Identity().ID, t.String(), pki.Fingerprint(key.Public()), a.keyPath(), []string{}}
+	if err := a.result(asJSON, made, made.ID); err != nil {
+		return err
+	}
 	a.printMessage("This is the node ID of your %s.\n\n"+
 		"  root key          %s\n"+
 		"  fingerprint       %s\n\n"+
 		"Back up the root key file now, and its passphrase elsewhere: without both there are no\n"+
 		"new peers and no new server certificates, ever.\n"+
 		"Next: \"peerlink server-cert issue\" and \"peerlink bundle create\".",
-		t, a.keyPath(), pki.Fingerprint(key.Public()))
+		t, made.RootKey, made.Fingerprint)
 	return nil
+}
+
+// initResult is the node that "init" has made or repaired, in JSON.
+type initResult struct {
+	ID          string   `json:"id"`
+	Type        string   `json:"type"`
+	Fingerprint string   `json:"fingerprint"`
+	RootKey     string   `json:"root_key,omitempty"` // the file of the root key of a new node
+	Repaired    []string `json:"repaired"`           // what was done in an existing directory
 }
 
 // repair repairs an existing node's directory. It returns false if no node can be opened there, and
 // nothing failed before.
-func (a *app) repair(ctx context.Context) (done bool, err error) {
-	restored, err := node.Restore(ctx, a.dir)
-	for _, what := range restored {
-		a.print("%s", terminal.Line(what))
+func (a *app) repair(ctx context.Context, asJSON bool) (done bool, err error) {
+	show := func(list []string) {
+		for _, what := range list {
+			if !asJSON {
+				a.print("%s", terminal.Line(what))
+			}
+		}
 	}
+	restored, err := node.Restore(ctx, a.dir)
+	show(restored)
 	if err != nil {
 		return true, err
 	}
@@ -153,8 +172,11 @@ func (a *app) repair(ctx context.Context) (done bool, err error) {
 		return false, nil // initNode reports it
 	}
 	repaired, err := d.Repair(ctx)
-	for _, what := range repaired {
-		a.print("%s", terminal.Line(what))
+	show(repaired)
+	if asJSON {
+		r := initResult{ID: d.Identity().ID, Type: d.Identity().Type.String(), Fingerprint: pki.Fingerprint(d.Root().PublicKey)}
+		r.Repaired = append(append([]string{}, restored...), repaired...)
+		err = errors.Join(err, a.json(r))
 	}
 	if err == nil {
 		err = d.CheckRootDates(time.Now()) // which no repair can change

@@ -10,7 +10,16 @@ import (
 // members of slog, the member "levelname", which the reference's log pipelines read. If reference is
 // set, each record has all members of the reference's records.
 func jsonHandler(w io.Writer, level slog.Leveler, reference bool) slog.Handler {
-	return &referenceHandler{slog.NewJSONHandler(w, &slog.HandlerOptions{Level: level, ReplaceAttr: logAttr}), reference}
+	return &referenceHandler{slog.NewJSONHandler(w, &slog.HandlerOptions{Level: level, ReplaceAttr: jsonAttr}), reference}
+}
+
+// jsonAttr is logAttr with durations in seconds, as a number.
+func jsonAttr(groups []string, attr slog.Attr) slog.Attr {
+	attr = logAttr(groups, attr)
+	if attr.Value.Kind() == slog.KindDuration {
+		attr.Value = slog.Float64Value(attr.Value.Duration().Seconds())
+	}
+	return attr
 }
 
 // referenceHandler adds the members of the reference's records.

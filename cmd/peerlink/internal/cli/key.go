@@ -80,7 +80,7 @@ made from it, still open with the old passphrase.`,
 func (a *app) keySplitCommand() *cobra.Command {
 	var shares, threshold int
 	var out string
-	var text bool
+	var text, asJSON bool
 	c := &cobra.Command{
 		Use:   "split --shares N --threshold T",
 		Short: "Make shares of the root key for paper, any T of which restore it",
@@ -97,19 +97,20 @@ Print the pages, try a restore ("peerlink key drill"), and delete the files.`,
 			if err != nil {
 				return err
 			}
-			return a.splitKey(cmd.Context(), d, shares, threshold, out, text)
+			return a.splitKey(cmd.Context(), d, shares, threshold, out, text, asJSON)
 		},
 	}
 	c.Flags().IntVar(&shares, "shares", 0, "how many shares to make, 2 to 16")
 	c.Flags().IntVar(&threshold, "threshold", 0, "how many of them restore the key")
 	c.Flags().StringVar(&out, "out", "shares", "a new or empty `DIR` for the pages")
 	c.Flags().BoolVar(&text, "text", false, "write the words into text files besides the pages")
+	jsonFlag(c, &asJSON)
 	cobra.CheckErr(c.MarkFlagRequired("shares"))
 	cobra.CheckErr(c.MarkFlagRequired("threshold"))
 	return a.keyFlags(c)
 }
 
-func (a *app) splitKey(ctx context.Context, d *node.Dir, shares, threshold int, out string, text bool) error {
+func (a *app) splitKey(ctx context.Context, d *node.Dir, shares, threshold int, out string, text, asJSON bool) error {
 	if threshold < 2 || shares < threshold || shares > 16 {
 		return usagef("--shares %d --threshold %d: expected a threshold of at least 2, and from that many to 16 shares", shares, threshold)
 	}
@@ -145,8 +146,8 @@ func (a *app) splitKey(ctx context.Context, d *node.Dir, shares, threshold int, 
 	if err != nil {
 		return err
 	}
-	for _, name := range names {
-		a.print("%s", name)
+	if err := a.result(asJSON, madeFiles{names}, strings.Join(names, "\n")); err != nil {
+		return err
 	}
 	a.printMessage("Print these pages, give them to different people or put them in different places, and delete\n"+
 		"the files. Any %d of the %d restore the root key together with its passphrase, which is on none\n"+
@@ -201,6 +202,7 @@ func writeShares(out string, shares []*keyshare.Share, text bool) (names []strin
 
 func (a *app) keyJoinCommand() *cobra.Command {
 	var out string
+	var asJSON bool
 	c := &cobra.Command{
 		Use:   "join [SHARE...]",
 		Short: "Restore the root key from shares",
@@ -237,11 +239,14 @@ root-ca.crt in the node's directory, of which nothing else is needed.`,
 				return err
 			}
 			a.warnExposed(out)
-			a.print("%s", out)
+			if err := a.result(asJSON, madeFiles{[]string{out}}, out); err != nil {
+				return err
+			}
 			a.printMessage("This is the root key of %s, with the passphrase that it had when it was split.", d.Identity())
 			return nil
 		},
 	}
+	jsonFlag(c, &asJSON)
 	c.Flags().StringVar(&out, "out", "", "where to write the restored root key (default private/root-ca.key in the node's directory)")
 	c.Flags().StringVar(&a.passphraseFile, "passphrase-file", "", "read the passphrase from the first line of `FILE` (default: ask)")
 	return c

@@ -108,12 +108,13 @@ same address here.`,
 		},
 	}
 	a.adminFlags(c, &f)
-	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	jsonFlag(c, &asJSON)
 	return c
 }
 
 func (a *app) logLevelCommand() *cobra.Command {
 	var f adminFlags
+	var asJSON bool
 	c := &cobra.Command{
 		Use:   "log-level [LEVEL]",
 		Short: "Show or change the log level of the running service",
@@ -138,12 +139,16 @@ the one that the service was started with.`,
 				if err != nil {
 					return explainNoServer(err)
 				}
-				a.print("%s", terminal.Line(level))
-				return nil
+				return a.result(asJSON, map[string]string{"level": level}, terminal.Line(level))
 			}
-			return explainNoServer(client.SetLogLevel(cmd.Context(), args[0]))
+			err = explainNoServer(client.SetLogLevel(cmd.Context(), args[0]))
+			if err == nil && asJSON {
+				err = a.json(map[string]string{"level": args[0]})
+			}
+			return err
 		},
 	}
+	jsonFlag(c, &asJSON)
 	a.adminFlags(c, &f)
 	return c
 }

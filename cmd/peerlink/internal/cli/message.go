@@ -58,6 +58,8 @@ in the message. A message that would be refused gives the reason and exit code 1
 			return a.messageCheck(cmd.Context(), f, file)
 		},
 	}
+	var asJSON bool // the result is always JSON
+	jsonFlag(c, &asJSON)
 	c.Flags().StringVar(&f.peer, "peer", "", "the `PEER`: its node ID, the beginning of it, or its name")
 	c.Flags().StringVar(&f.direction, "direction", "", "\"out\" if it is for the peer, \"in\" if it is from the peer")
 	c.Flags().StringVar(&f.typ, "type", "", "the message's `TYPE`, as its header would say")

@@ -40,6 +40,7 @@ func (a *app) requestNewCommand() *cobra.Command {
 	var bundle string
 	var days int
 	var t trustFlags
+	var asJSON bool
 	c := &cobra.Command{
 		Use:   "new REQUEST",
 		Short: "Collect what waits for the root key into one file",
@@ -107,7 +108,9 @@ FILE.csr will be filed as FILE.crt.`,
 			if err := durable.Create(args[0], r.Encode(), 0o644); err != nil {
 				return errors.Join(err, offline.Forget(cmd.Context(), d, r.ID))
 			}
-			a.print("%s", args[0])
+			if err := a.result(asJSON, madeOfflineRequest{args[0], r.ID, r.Summary()}, args[0]); err != nil {
+				return err
+			}
 			a.showItems(r)
 			if bundle != "" {
 				a.warnExcluded(d)
@@ -116,6 +119,7 @@ FILE.csr will be filed as FILE.crt.`,
 			return nil
 		},
 	}
+	jsonFlag(c, &asJSON)
 	c.Flags().StringArrayVar(&csrs, "csr", nil, "certificate signing request `FILE` of a server, from \"peerlink server-cert request\" (repeat for several)")
 	c.Flags().IntVar(&days, "days", defaultDays, "how many days the server certificates are valid")
 	c.Flags().StringArrayVar(&peers, "peer", nil, "info-bundle `FILE` of a node that shall become a peer (repeat for several)")
@@ -317,7 +321,7 @@ func (a *app) requestFileCommand() *cobra.Command {
 			return errors.Join(fileErr, err)
 		},
 	}
-	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	jsonFlag(c, &asJSON)
 	return c
 }
 
@@ -346,8 +350,15 @@ func (a *app) requestListCommand() *cobra.Command {
 			return err
 		},
 	}
-	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	jsonFlag(c, &asJSON)
 	return c
+}
+
+// madeOfflineRequest is a new request for the offline machine, in JSON.
+type madeOfflineRequest struct {
+	File  string         `json:"file"`
+	ID    string         `json:"id"`
+	Items []offline.Item `json:"items"`
 }
 
 // waitingRequest is a request that waits for an answer, in JSON.

@@ -5,6 +5,8 @@ import (
 	"strings"
 	"text/tabwriter"
 
+	"github.com/spf13/cobra"
+
 	"peerlink/internal/terminal"
 )
 
@@ -14,6 +16,25 @@ func (a *app) json(v any) error {
 	e.SetIndent("", "  ")
 	e.SetEscapeHTML(false)
 	return e.Encode(v)
+}
+
+// jsonFlag adds the flag --json.
+func jsonFlag(c *cobra.Command, v *bool) {
+	c.Flags().BoolVar(v, "json", false, "print JSON")
+}
+
+// result prints the result of a command: v as JSON, or a line of text.
+func (a *app) result(asJSON bool, v any, line string) error {
+	if asJSON {
+		return a.json(v)
+	}
+	a.print("%s", line)
+	return nil
+}
+
+// madeFiles are the files that a command has made, in JSON.
+type madeFiles struct {
+	Files []string `json:"files"`
 }
 
 // table prints names and values as a table.

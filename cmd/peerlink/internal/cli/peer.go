@@ -23,6 +23,7 @@ func (a *app) peerCommand() *cobra.Command {
 
 func (a *app) peerSignCommand() *cobra.Command {
 	var t trustFlags
+	var asJSON bool
 	c := &cobra.Command{
 		Use:   "sign BUNDLE.zip",
 		Short: "Take a node's info-bundle: make it a peer, or update what is known of it",
@@ -64,7 +65,9 @@ channel than the bundle's, or look it up in a registry that you trust.`,
 				return fmt.Errorf("%s: %w", args[0], err)
 			}
 			id := res.Peer.Identity
-			a.print("%s", res.CertFile)
+			if err := a.result(asJSON, signedPeer{res.CertFile, res.New, res.Renewed, res.Updated, describePeer(d, res.Peer)}, res.CertFile); err != nil {
+				return err
+			}
 			switch {
 			case res.New:
 				a.printMessage("Send this certificate to the owner of %s, who files it with\n\"peerlink peer register\". Send them your info-bundle too, if they do not have it\n(\"peerlink bundle create\"), and register the certificate that they send you.", id)
@@ -89,12 +92,14 @@ channel than the bundle's, or look it up in a registry that you trust.`,
 		},
 	}
 	t.add(c)
+	jsonFlag(c, &asJSON)
 	a.kustomizeFlag(c)
 	return a.keyFlags(c)
 }
 
 func (a *app) peerRegisterCommand() *cobra.Command {
-	return a.kustomizeFlag(&cobra.Command{
+	var asJSON bool
+	c := a.kustomizeFlag(&cobra.Command{
 		Use:   "register CERT",
 		Short: "File the peer certificate that a peer has issued to this node",
 		Long: `Checks the peer certificate that the owner of another node has sent, and files it.
@@ -115,7 +120,9 @@ The node must have been signed here first ("peerlink peer sign"). From then on
 			if err != nil {
 				return fmt.Errorf("%s: %w", args[0], err)
 			}
-			a.print("%s", p.Identity.ID)
+			if err := a.result(asJSON, describePeer(d, p), p.Identity.ID); err != nil {
+				return err
+			}
 			if already {
 				a.printMessage("%s was registered already, with this very certificate.", p.Identity)
 			} else {
@@ -124,6 +131,8 @@ The node must have been signed here first ("peerlink peer sign"). From then on
 			return a.updateKustomize(d, p)
 		},
 	})
+	jsonFlag(c, &asJSON)
+	return c
 }
 
 func (a *app) peerListCommand() *cobra.Command {
@@ -170,7 +179,7 @@ func (a *app) peerListCommand() *cobra.Command {
 			return errors.Join(append(broken, err)...)
 		},
 	}
-	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	jsonFlag(c, &asJSON)
 	return c
 }
 
@@ -221,12 +230,13 @@ func (a *app) peerShowCommand() *cobra.Command {
 			return nil
 		},
 	}
-	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	jsonFlag(c, &asJSON)
 	return c
 }
 
 func (a *app) peerQueuesCommand() *cobra.Command {
-	return a.kustomizeFlag(&cobra.Command{
+	var asJSON bool
+	c := a.kustomizeFlag(&cobra.Command{
 		Use:   "queues PEER N",
 		Short: "Set the number of queues and connections for sending to a peer",
 		Long: `Sets how many queues, with a connection each, carry messages to a peer when the
@@ -247,9 +257,32 @@ a connection are not sent. The embedded broker needs no more than one.`,
 				return err
 			}
 			a.printMessage("Peer %s has %d queues.", id, n)
-			return a.updateKustomizeOf(d, id)
+			return errors.Join(a.changedPeer(d, id, asJSON), a.updateKustomizeOf(d, id))
 		},
 	})
+	jsonFlag(c, &asJSON)
+	return c
+}
+
+// signedPeer is the result of "peer sign" in JSON.
+type signedPeer struct {
+	File    string   `json:"file"`    // the peer certificate for the peer
+	New     bool     `json:"new"`     // the node was no peer before
+	Renewed bool     `json:"renewed"` // the certificate is a new one for a known peer
+	Updated bool     `json:"updated"` // newer info of a known peer was taken over
+	Peer    peerInfo `json:"peer"`
+}
+
+// changedPeer prints, if asJSON is set, a peer that a command has changed.
+func (a *app) changedPeer(d *node.Dir, id string, asJSON bool) error {
+	if !asJSON {
+		return nil
+	}
+	p, err := d.Peer(id)
+	if err != nil {
+		return err
+	}
+	return a.json(describePeer(d, p))
 }
 
 // peerInfo is a peer in JSON.

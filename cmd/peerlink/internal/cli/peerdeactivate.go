@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/spf13/cobra"
@@ -10,7 +11,7 @@ import (
 )
 
 func (a *app) peerDeactivateCommand() *cobra.Command {
-	var yes bool
+	var yes, asJSON bool
 	c := &cobra.Command{
 		Use:   "deactivate PEER",
 		Short: "End the link with a peer, for good",
@@ -40,10 +41,11 @@ ask, and PEER has to be the whole ID or the name, unless there is --yes.`,
 			} else {
 				a.printMessage("Peer %s was deactivated already.", id)
 			}
-			return a.updateKustomizeOf(d, id)
+			return errors.Join(a.changedPeer(d, id, asJSON), a.updateKustomizeOf(d, id))
 		},
 	}
 	yesFlag(c, &yes)
+	jsonFlag(c, &asJSON)
 	return a.kustomizeFlag(c)
 }
 

@@ -19,7 +19,7 @@ func (a *app) openPeer(text string) (d *node.Dir, id string, err error) {
 }
 
 func (a *app) peerNameCommand() *cobra.Command {
-	var remove bool
+	var remove, asJSON bool
 	c := &cobra.Command{
 		Use:   "name PEER [NAME]",
 		Short: "Give a peer a name, or show it",
@@ -45,7 +45,7 @@ no other peer's ID begins with them, or the name.`,
 				return err
 			}
 			if !remove && len(args) == 1 {
-				return a.showPeerName(d, id)
+				return a.showPeerName(d, id, asJSON)
 			}
 			name := append(args, "")[1]
 			if !remove && name == "" {
@@ -59,18 +59,22 @@ no other peer's ID begins with them, or the name.`,
 			} else {
 				a.printMessage("Peer %s has the name %q.", id, name)
 			}
-			return nil
+			return a.changedPeer(d, id, asJSON)
 		},
 	}
 	c.Flags().BoolVar(&remove, "remove", false, "remove the peer's name")
+	jsonFlag(c, &asJSON)
 	return c
 }
 
 // showPeerName prints the name of a peer. It returns an error if the peer's file of the name is not valid.
-func (a *app) showPeerName(d *node.Dir, id string) error {
+func (a *app) showPeerName(d *node.Dir, id string, asJSON bool) error {
 	name, err := d.PeerName(id)
 	if err != nil {
 		return fmt.Errorf("peer %s has no name: %w", id, err)
+	}
+	if asJSON {
+		return a.changedPeer(d, id, asJSON)
 	}
 	if name == "" {
 		a.printMessage("Peer %s has no name.", id)

@@ -53,7 +53,7 @@ nothing is sent from them until the peer is there again.`,
 		},
 	}
 	a.queueFlags(c, &f)
-	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	jsonFlag(c, &asJSON)
 	return c
 }
 

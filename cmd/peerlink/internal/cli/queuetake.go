@@ -24,7 +24,7 @@ const maxTaken = 100_000
 
 func (a *app) queueRetryCommand() *cobra.Command {
 	var f queueFlags
-	var all bool
+	var all, asJSON bool
 	c := &cobra.Command{
 		Use:   "retry PEER|QUEUE ID… | --all",
 		Short: "Send messages again that were set aside",
@@ -34,7 +34,7 @@ sent is set aside again.`,
 		Example: "  peerlink queue retry 1234abcd 17 18\n  peerlink queue retry 1234abcd --all",
 		Args:    someArgs(1, math.MaxInt),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return a.withSelected(cmd, f, args, all, func(k *queueAdmin, c selection) error {
+			return a.withSelected(cmd, f, args, all, asJSON, func(k *queueAdmin, c selection) error {
 				if p := c.queues[0].peer; p != nil && p.Deactivated != "" {
 					return fmt.Errorf("peer %s has been deactivated (%s): nothing can be sent to it any more", p.Identity.ID, p.Deactivated)
 				}
@@ -42,18 +42,19 @@ sent is set aside again.`,
 				if n > 0 || err == nil {
 					a.printMessage("%s back in the queue.", messageCount(n, "is", "are"))
 				}
-				return err
+				return errors.Join(err, a.taken(n, asJSON))
 			})
 		},
 	}
 	a.queueFlags(c, &f)
 	c.Flags().BoolVar(&all, "all", false, "all messages that are set aside")
+	jsonFlag(c, &asJSON)
 	return c
 }
 
 func (a *app) queueDropCommand() *cobra.Command {
 	var f queueFlags
-	var all, yes bool
+	var all, yes, asJSON bool
 	var save string
 	c := &cobra.Command{
 		Use:   "drop PEER|QUEUE ID… | --all",
@@ -66,7 +67,7 @@ restored; --save keeps them in a file.`,
 			if !yes && !isTerminal(a.stdin) {
 				return usagef("there is no terminal to ask whether you are sure: give --yes")
 			}
-			return a.withSelected(cmd, f, args, all, func(k *queueAdmin, c selection) error {
+			return a.withSelected(cmd, f, args, all, asJSON, func(k *queueAdmin, c selection) error {
 				if !yes {
 					question := fmt.Sprintf("Drop %s from %s for ever?", messageCount(c.count, "", ""), c.describe())
 					if err := a.confirm(cmd.Context(), question, "nothing was dropped"); err != nil {
@@ -82,15 +83,24 @@ restored; --save keeps them in a file.`,
 				if n > 0 || err == nil {
 					a.printMessage("%s dropped.", messageCount(n, "was", "were"))
 				}
-				return err
+				return errors.Join(err, a.taken(n, asJSON))
 			})
 		},
 	}
 	a.queueFlags(c, &f)
 	c.Flags().BoolVar(&all, "all", false, "all messages that are set aside")
+	jsonFlag(c, &asJSON)
 	yesFlag(c, &yes)
 	c.Flags().StringVar(&save, "save", "", "first write the messages to this new `FILE`, each with its body as one line of JSON")
 	return c
+}
+
+// taken prints, if asJSON is set, how many messages a command has sent again or dropped.
+func (a *app) taken(n int, asJSON bool) error {
+	if !asJSON {
+		return nil
+	}
+	return a.json(map[string]int{"messages": n})
 }
 
 // messageCount returns "1 message" followed by the verb singular, or "n messages" followed by the
@@ -104,7 +114,7 @@ func messageCount(n int, singular, plural string) string {
 
 // withSelected calls do with the dead letters selected by the arguments. If there are none, it
 // only prints that.
-func (a *app) withSelected(cmd *cobra.Command, f queueFlags, args []string, all bool, do func(*queueAdmin, selection) error) error {
+func (a *app) withSelected(cmd *cobra.Command, f queueFlags, args []string, all, asJSON bool, do func(*queueAdmin, selection) error) error {
 	if all == (len(args) > 1) {
 		return usagef("expected the IDs of messages, or --all")
 	}
@@ -123,7 +133,7 @@ func (a *app) withSelected(cmd *cobra.Command, f queueFlags, args []string, all 
 	}
 	if c.count == 0 {
 		a.printMessage("No message is set aside.")
-		return nil
+		return a.taken(0, asJSON)
 	}
 	if c.more {
 		a.printMessage("There are more than %d messages: these are the first, run the command again for the others.", maxTaken)

@@ -30,6 +30,7 @@ const maxSend = 100_000
 
 func (a *app) sendCommand() *cobra.Command {
 	var state string
+	var asJSON bool
 	c := &cobra.Command{
 		Use:   "send PEER [FILE]",
 		Short: "Put messages into a peer's queue by hand",
@@ -45,11 +46,19 @@ the node's service, which makes it when it starts for the first time.`,
 				return err
 			}
 			defer in.Close()
-			return a.send(cmd.Context(), args[0], state, name, in)
+			return a.send(cmd.Context(), args[0], state, name, in, asJSON)
 		},
 	}
 	a.stateFlag(c, &state)
+	jsonFlag(c, &asJSON)
 	return c
+}
+
+// sentMessages are messages that were put into a queue, in JSON.
+type sentMessages struct {
+	Peer     string `json:"peer"`
+	Queue    string `json:"queue"`
+	Messages int    `json:"messages"`
 }
 
 // requireEmbedded returns an error if the environment configures RabbitMQ, because messages in the embedded broker would not
@@ -61,7 +70,7 @@ func requireEmbedded() error {
 	return nil
 }
 
-func (a *app) send(ctx context.Context, peer, state, name string, in io.Reader) error {
+func (a *app) send(ctx context.Context, peer, state, name string, in io.Reader, asJSON bool) error {
 	if err := requireEmbedded(); err != nil {
 		return err
 	}
@@ -107,7 +116,10 @@ func (a *app) send(ctx context.Context, peer, state, name string, in io.Reader) 
 		return fmt.Errorf("%w; nothing was queued", err)
 	}
 	a.printMessage("%s in the queue of %s, in %s.", messageCount(len(messages), "is", "are"), p.Identity, filepath.Dir(path))
-	return store.Close()
+	if asJSON {
+		err = a.json(sentMessages{id, binding.Queues[0], len(messages)})
+	}
+	return cmp.Or(store.Close(), err)
 }
 
 // maxBindTime bounds the wait for the transaction that binds a peer's queue. On a disk that is completely full, the

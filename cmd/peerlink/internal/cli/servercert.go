@@ -21,6 +21,7 @@ const (
 
 func (a *app) serverCertCommand() *cobra.Command {
 	var keyType string
+	var asJSON bool
 	request := &cobra.Command{
 		Use:   "request KEY CSR",
 		Short: "Make a server key and a certificate signing request (on the server)",
@@ -49,7 +50,9 @@ request to where the root key is, and sign it there with "server-cert sign".`,
 			if err := files.create(); err != nil {
 				return err
 			}
-			a.print("%s", args[1])
+			if err := a.result(asJSON, madeRequest{args[1], args[0]}, args[1]); err != nil {
+				return err
+			}
 			a.printMessage("The key %s stays on the server. Sign the request where the root key is:\n  peerlink server-cert sign %s server.crt\nIf that machine has no network, take it there with \"peerlink request new --csr %s\".", args[0], args[1], args[1])
 			return nil
 		},
@@ -69,7 +72,7 @@ request to where the root key is, and sign it there with "server-cert sign".`,
 			if err != nil {
 				return fmt.Errorf("%s: %w", args[0], err)
 			}
-			return a.signServer(cmd.Context(), csr, args[1], days)
+			return a.signServer(cmd.Context(), csr, args[1], days, asJSON)
 		},
 	}
 	var issueDays int
@@ -98,7 +101,11 @@ request to where the root key is, and sign it there with "server-cert sign".`,
 			if err != nil {
 				return err
 			}
-			return a.makeServerCert(cmd.Context(), d, rootKey, csr, issueDays, args[1], output{args[0], keyPEM, 0o600})
+			cert, err := a.makeServerCert(cmd.Context(), d, rootKey, csr, issueDays, args[1], output{args[0], keyPEM, 0o600})
+			if err != nil {
+				return err
+			}
+			return a.showServerCert(args[1], args[0], cert, asJSON)
 		},
 	}
 	for c, v := range map[*cobra.Command]*int{sign: &days, issue: &issueDays} {
@@ -108,10 +115,13 @@ request to where the root key is, and sign it there with "server-cert sign".`,
 	for _, c := range []*cobra.Command{request, issue} {
 		c.Flags().StringVar(&keyType, "key-type", pki.P256.String(), "kind of the new server key: p256 (cheapest handshakes), p384, rsa3072 or rsa4096")
 	}
+	for _, c := range []*cobra.Command{request, sign, issue} {
+		jsonFlag(c, &asJSON)
+	}
 	return group("server-cert", "Make certificates for this node's servers", request, sign, issue)
 }
 
-func (a *app) signServer(ctx context.Context, csr *x509.CertificateRequest, path string, days int) error {
+func (a *app) signServer(ctx context.Context, csr *x509.CertificateRequest, path string, days int, asJSON bool) error {
 	d, err := a.open()
 	if err != nil {
 		return err
@@ -126,13 +136,17 @@ func (a *app) signServer(ctx context.Context, csr *x509.CertificateRequest, path
 	if err != nil {
 		return err
 	}
-	return a.makeServerCert(ctx, d, rootKey, csr, days, path)
+	cert, err := a.makeServerCert(ctx, d, rootKey, csr, days, path)
+	if err != nil {
+		return err
+	}
+	return a.showServerCert(path, "", cert, asJSON)
 }
 
 // makeServerCert signs a server certificate, and writes it and the other files. If the content of a
 // file cannot be written, the certificate is not recorded. After any error, none of the files
 // remains.
-func (a *app) makeServerCert(ctx context.Context, d *node.Dir, root crypto.Signer, csr *x509.CertificateRequest, days int, path string, others ...output) error {
+func (a *app) makeServerCert(ctx context.Context, d *node.Dir, root crypto.Signer, csr *x509.CertificateRequest, days int, path string, others ...output) (*x509.Certificate, error) {
 	var prepared outputs
 	defer func() { prepared.discard() }()
 	cert, err := d.SignServerFunc(ctx, root, csr, daysToValidity(days), func(cert *x509.Certificate) (err error) {
@@ -140,18 +154,31 @@ func (a *app) makeServerCert(ctx context.Context, d *node.Dir, root crypto.Signe
 		return err
 	})
 	if err != nil {
-		return err
+		return nil, err
 	}
-	if err := prepared.create(); err != nil {
-		return err
-	}
-	a.showServerCert(path, cert)
-	return nil
+	return cert, prepared.create()
 }
 
-func (a *app) showServerCert(path string, cert *x509.Certificate) {
-	a.print("%s", path)
+// madeRequest is a new certificate signing request, in JSON.
+type madeRequest struct {
+	File string `json:"file"`
+	Key  string `json:"key"` // the file of the server's key
+}
+
+// madeCert is a new server certificate, in JSON.
+type madeCert struct {
+	File     string    `json:"file"`
+	Key      string    `json:"key,omitempty"` // the file of the server's key, if it was made too
+	Serial   string    `json:"serial"`
+	NotAfter time.Time `json:"not_after"`
+}
+
+func (a *app) showServerCert(path, key string, cert *x509.Certificate, asJSON bool) error {
+	if err := a.result(asJSON, madeCert{path, key, fmt.Sprintf("%X", cert.SerialNumber), cert.NotAfter.UTC()}, path); err != nil {
+		return err
+	}
 	a.printMessage("Valid until %s. Put it on the server, beside its key: \"peerlink serve --server-cert --server-key\".", cert.NotAfter.UTC().Format(time.DateOnly))
+	return nil
 }
 
 // newServerKey makes a server key, in PEM, and a certificate signing request for it.

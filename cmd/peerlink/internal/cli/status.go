@@ -15,50 +15,92 @@ import (
 
 // status implements "peerlink" without a command: in a node's directory it prints the node's state and the next step,
 // elsewhere the help.
-func (a *app) status(cmd *cobra.Command) error {
+func (a *app) status(cmd *cobra.Command, asJSON bool) error {
 	d, err := a.open()
-	if errors.Is(err, node.ErrNotNode) {
+	if errors.Is(err, node.ErrNotNode) && !asJSON {
 		return cmd.Help()
 	}
 	if err != nil {
 		return err
 	}
-	keyAt := a.keyPath()
-	if _, err := os.Stat(keyAt); err != nil {
-		keyAt = "not here (commands that sign want --key)"
-	}
 	report, err := check.Run(cmd.Context(), a.dir, check.Options{KeyFile: a.keyFile})
 	if err != nil {
 		return err
 	}
-	a.table([][2]string{
-		{"node", d.Identity().String()},
-		{"fingerprint", pki.Fingerprint(d.Root().PublicKey)},
-		{"root key", keyAt},
-		{"directory", fmt.Sprintf("%d problems, %d warnings (\"peerlink check\")", report.Count(check.Problem), report.Count(check.Warning))},
-	})
 	ids, err := d.PeerIDs()
 	if err != nil {
 		return err
 	}
-	next := nextStep(d, ids, report)
-	if len(ids) > 0 {
+	s := nodeStatus{
+		ID: d.Identity().ID, Type: d.Identity().Type.String(), Fingerprint: pki.Fingerprint(d.Root().PublicKey),
+		Problems: report.Count(check.Problem), Warnings: report.Count(check.Warning),
+		Peers: statesOf(d, ids), Next: nextStep(d, ids, report),
+	}
+	if _, err := os.Stat(a.keyPath()); err == nil {
+		s.RootKey = a.keyPath()
+	}
+	if asJSON {
+		return a.json(s)
+	}
+	a.showStatus(d, s)
+	return nil
+}
+
+// nodeStatus is the state of a node, as its directory shows it, in JSON.
+type nodeStatus struct {
+	ID          string      `json:"id"`
+	Type        string      `json:"type"`
+	Fingerprint string      `json:"fingerprint"`
+	RootKey     string      `json:"root_key,omitempty"` // the file; empty if it is not there
+	Problems    int         `json:"problems"`           // found by the check of the directory
+	Warnings    int         `json:"warnings"`
+	Peers       []peerState `json:"peers"`
+	Next        string      `json:"next"` // advice for the operator
+}
+
+// peerState is the state of a peering in JSON.
+type peerState struct {
+	ID    string `json:"id"`
+	Name  string `json:"name,omitempty"`
+	Type  string `json:"type,omitempty"` // empty if the peer can not be read
+	State string `json:"state"`          // "unreadable" if the peer can not be read, or the result of [node.Peer.State]
+	Note  string `json:"note,omitempty"` // what the peering waits for, or why the peer can not be read
+}
+
+func statesOf(d *node.Dir, ids []string) []peerState {
+	states := make([]peerState, 0, len(ids))
+	for _, id := range ids {
+		p, err := d.Peer(id)
+		if err != nil {
+			name, _ := d.PeerName(id)
+			states = append(states, peerState{ID: id, Name: name, State: "unreadable", Note: err.Error()})
+			continue
+		}
+		states = append(states, peerState{id, p.Name, p.Identity.Type.String(), p.State(), waitingFor(p)})
+	}
+	return states
+}
+
+func (a *app) showStatus(d *node.Dir, s nodeStatus) {
+	keyAt := s.RootKey
+	if keyAt == "" {
+		keyAt = "not here (commands that sign want --key)"
+	}
+	a.table([][2]string{
+		{"node", d.Identity().String()},
+		{"fingerprint", s.Fingerprint},
+		{"root key", keyAt},
+		{"directory", fmt.Sprintf("%d problems, %d warnings (\"peerlink check\")", s.Problems, s.Warnings)},
+	})
+	if len(s.Peers) > 0 {
 		a.print("")
 		rows, names := [][]string{{"PEER", "TYPE", "STATE", ""}}, []string{}
-		for _, id := range ids {
-			p, err := d.Peer(id)
-			if err != nil {
-				name, _ := d.PeerName(id)
-				rows, names = append(rows, []string{id, "", "unreadable", err.Error()}), append(names, name)
-				continue
-			}
-			names = append(names, p.Name)
-			rows = append(rows, []string{id, p.Identity.Type.String(), p.State(), waitingFor(p)})
+		for _, p := range s.Peers {
+			rows, names = append(rows, []string{p.ID, p.Type, p.State, p.Note}), append(names, p.Name)
 		}
 		a.columns(nameColumn(rows, names))
 	}
-	a.print("\nNext: %s", next)
-	return nil
+	a.print("\nNext: %s", s.Next)
 }
 
 // waitingFor returns a description of what a peering waits for, or of its end if the peer is

@@ -70,7 +70,7 @@ failed is named and the exit code is 1.`,
 	c.Flags().StringVar(&nodeID, "node-id", "", "the node ID that the leaf's subject must carry")
 	c.Flags().StringVar(&purpose, "purpose", "any", "what the leaf is used for: any, client or server")
 	c.Flags().StringVar(&at, "at", "", "the time to verify for, as RFC 3339 (default now)")
-	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	jsonFlag(c, &asJSON)
 	cobra.CheckErr(c.MarkFlagRequired("trusted"))
 	return c
 }
