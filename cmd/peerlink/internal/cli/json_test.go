@@ -17,7 +17,7 @@ func TestJSONIsDocumented(t *testing.T) {
 		t.Fatal(err)
 	}
 	without := []string{
-		"key passphrase", "key drill", "man", "serve", "swpt-server", "swpt-client", "swpt-drainer", "configure-queue",
+		"key passphrase", "key drill", "request forget", "man", "serve", "swpt-server", "swpt-client", "swpt-drainer", "configure-queue",
 		"completion bash", "completion zsh", "completion fish", "completion powershell", "help",
 	}
 	all := leaves((&app{}).root())
