@@ -21,15 +21,16 @@ var errYielded = errors.New("another process of the node has fewer queues, and g
 const (
 	// maxRequests is the maximum number of outstanding requests of a service.
 	maxRequests = 8
-	// keepTime is how long a service keeps a queue that it has yielded and that no
-	// other service has acquired: the other service may be unable to reach the peer.
+	// keepTime is how long a service refuses requests for a queue that it has yielded, and
+	// then acquired again because no other service had: the one that has requested it may
+	// be unable to reach the peer.
 	keepTime = 10 * time.Minute
 )
 
 // rebalancer counts the queues that a service holds and requests.
 type rebalancer struct {
-	requestTimeout time.Duration // after which outstanding requests count as denied
-	requestMu      sync.Mutex    // held while a request is sent, so that requests arrive in order
+	roundTime time.Duration // length of a round, see beginRequest; also limits the sending of one request
+	requestMu sync.Mutex    // held while a request is sent, so that requests arrive in order
 
 	mu        sync.Mutex
 	held      int              // queues from which the service sends
@@ -40,11 +41,11 @@ type rebalancer struct {
 // heldQueue is a queue from which the service sends.
 type heldQueue struct {
 	owner   *rebalancer
-	yielded bool // the queue has been yielded to another service, and is not counted in owner.held any more
+	counted bool // in owner.held; false once the queue has been yielded to another service, or released
 }
 
-func newRebalancer(requestTimeout time.Duration) *rebalancer {
-	return &rebalancer{requestTimeout: requestTimeout, requested: make(map[*sender]bool)}
+func newRebalancer(roundTime time.Duration) *rebalancer {
+	return &rebalancer{roundTime: roundTime, requested: make(map[*sender]bool)}
 }
 
 // addHeld counts the queue that a sender has acquired. The caller calls release of the
@@ -54,7 +55,7 @@ func (r *rebalancer) addHeld(sd *sender) *heldQueue {
 	defer r.mu.Unlock()
 	r.held++
 	delete(r.requested, sd)
-	return &heldQueue{owner: r}
+	return &heldQueue{owner: r, counted: true}
 }
 
 // tryYield decides whether to yield the queue to a service that has requested it and has
@@ -63,11 +64,11 @@ func (r *rebalancer) addHeld(sd *sender) *heldQueue {
 func (q *heldQueue) tryYield(requesterHeld int) bool {
 	q.owner.mu.Lock()
 	defer q.owner.mu.Unlock()
-	if q.yielded || q.owner.held < requesterHeld+2 {
+	if !q.counted || q.owner.held < requesterHeld+2 {
 		return false
 	}
 	q.owner.held--
-	q.yielded = true
+	q.counted = false
 	return true
 }
 
@@ -75,23 +76,25 @@ func (q *heldQueue) tryYield(requesterHeld int) bool {
 func (q *heldQueue) release() {
 	q.owner.mu.Lock()
 	defer q.owner.mu.Unlock()
-	if !q.yielded {
+	if q.counted {
 		q.owner.held--
+		q.counted = false
 	}
 }
 
 // beginRequest records that a sender requests its queue, if it may at present. It returns
 // how many queues the service has if all earlier requests of the round are granted.
-// Requests are sent in rounds: only during the first third of a round, and at most
-// maxRequests. At the end of the round, requests without result count as denied.
+// Requests are sent in rounds: only during the first third of a round, and only while fewer
+// than maxRequests are outstanding. At the end of the round, outstanding requests count as
+// denied.
 func (r *rebalancer) beginRequest(sd *sender, now time.Time) (held int, ok bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if now.Sub(r.since) >= r.requestTimeout {
+	if now.Sub(r.since) >= r.roundTime {
 		clear(r.requested)
 		r.since = now
 	}
-	if r.requested[sd] || len(r.requested) == maxRequests || now.Sub(r.since) > r.requestTimeout/3 {
+	if r.requested[sd] || len(r.requested) == maxRequests || now.Sub(r.since) > r.roundTime/3 {
 		return 0, false
 	}
 	held = r.held + len(r.requested)
@@ -103,8 +106,8 @@ func (r *rebalancer) beginRequest(sd *sender, now time.Time) (held int, ok bool)
 // requests it. When the queue is yielded to that service, it calls onYield. The caller
 // calls done before it closes the consumer.
 func (sd *sender) watchQueueRequests(consumer broker.Consumer, onYield func()) (done func()) {
-	if !sd.yieldedAt.IsZero() { // this service has yielded the queue, but no other has acquired it
-		sd.yieldedAt, sd.keepUntil = time.Time{}, time.Now().Add(keepTime)
+	if sd.yielded { // and no other service has acquired the queue
+		sd.yielded, sd.keepUntil = false, time.Now().Add(keepTime)
 	}
 	held := sd.s.rebalancer.addHeld(sd)
 	ended := make(chan struct{})
@@ -145,7 +148,7 @@ func (sd *sender) requestQueue(ctx context.Context) bool {
 	if !ok {
 		return false
 	}
-	ctx, cancel := context.WithTimeout(ctx, sd.s.rebalancer.requestTimeout)
+	ctx, cancel := context.WithTimeout(ctx, sd.s.rebalancer.roundTime)
 	defer cancel()
 	return b.RequestQueue(ctx, sd.queue, held) == nil // a persistent fault of the broker is reported by the next attempt to acquire the queue
 }

@@ -72,6 +72,24 @@ func TestGrantedRequestCountsOnce(t *testing.T) {
 	}
 }
 
+// A request that arrives when the service has just released the queue does not reduce the
+// number of its queues a second time: for ever, it would seem to have fewer than it has.
+func TestRequestAfterRelease(t *testing.T) {
+	r := newRebalancer(time.Second)
+	for range 4 {
+		r.addHeld(new(sender))
+	}
+	q := r.addHeld(new(sender))
+	q.release()
+	if q.tryYield(0) {
+		t.Error("a released queue is yielded")
+	}
+	q.release()
+	if r.held != 4 {
+		t.Errorf("%d queues are held, want 4", r.held)
+	}
+}
+
 // requestedConsumer is the consumer of a queue that other services request.
 type requestedConsumer struct {
 	broker.Consumer

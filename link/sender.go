@@ -23,7 +23,7 @@ type sender struct {
 	refusals               *refusals          // how often the peer has refused each message
 	standby                bool               // another process sends from the queue, and that has been logged
 	requestedAt            time.Time          // when the queue was last requested from that process
-	yieldedAt              time.Time          // when the queue was yielded to another process; zero once that process has acquired it
+	yielded                bool               // the queue was yielded to another process, and no process is known to have acquired it since
 	keepUntil              time.Time          // the queue is not yielded before this time
 	takingTurns            bool               // the last connection was one too many for the peer
 	unreachable            bool               // the peer could not be reached at the last attempt
@@ -120,7 +120,7 @@ func (sd *sender) pauseAfter(ctx context.Context, r *retries, ok bool, err error
 	switch {
 	case errors.Is(err, errYielded):
 		r.succeeded()
-		sd.yieldedAt = time.Now()
+		sd.yielded = true
 		// Events since the queue was acquired are no reason to acquire it again.
 		return retryPause{time: 2 * sd.s.cfg.StandbyInterval, uninterrupted: true}
 	case sd.recordStandby(err):
@@ -178,7 +178,7 @@ func (sd *sender) recordStandby(err error) bool {
 // attempt to acquire the queue, which is short after a request.
 func (sd *sender) requestAndPause(ctx context.Context) time.Duration {
 	const requestedPauseDivisor = 8
-	sd.yieldedAt = time.Time{}
+	sd.yielded = false
 	pause := sd.s.standbyPause()
 	if time.Since(sd.requestedAt) < sd.s.cfg.StandbyInterval {
 		return pause / requestedPauseDivisor

@@ -7,8 +7,8 @@ import (
 )
 
 // opensslConf is the template of root-ca.conf, the OpenSSL configuration that the
-// reference scripts need in a directory made by [Init]. Peerlink itself never reads
-// root-ca.conf. The names of sections and of environment variables are the names
+// reference scripts need in a directory made by [Init]. Peerlink does not use root-ca.conf;
+// package check only searches it for the node's name. The names of sections and of environment variables are the names
 // that the reference scripts use.
 const opensslConf = `# OpenSSL configuration of this node's certificate authority.
 # Written by "peerlink init" for those who use OpenSSL on the same directory.

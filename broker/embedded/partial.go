@@ -2,9 +2,9 @@ package embedded
 
 // writeThatFit stores as many messages of peers as there is space for, in order, and returns the
 // operations for the others. ops are operations that could not be written together because of
-// missing space. Without this, the messages that are accepted from all peers meanwhile would need
-// ever more space at once, and none would be stored although applications have consumed the earlier
-// ones.
+// missing space. Otherwise all postponed messages would be tried in one transaction, which grows
+// as more are accepted, and none would be stored although applications have consumed stored
+// messages and so freed space.
 func (w *writer) writeThatFit(ops []op) (left []op, wrote bool) {
 	for len(ops) > 0 && !w.reserve.missing {
 		_ = w.db.truncateLog() // its space is needed

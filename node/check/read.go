@@ -28,9 +28,11 @@ const (
 // named pipe would block.
 var errNotRegular = errors.New("not a regular file")
 
-// nodeFiles are the patterns of the files of a node's directory, including files of
-// which only the existence matters, and files that only OpenSSL reads.
-var nodeFiles = []string{
+// regularFiles are the patterns of the files of a node's directory that must be regular files,
+// and that are searched for the marks of merge conflicts. They include files of which only the
+// existence matters, and files that only OpenSSL reads. Private keys, and the other files in
+// nodeinfo/, are not among them.
+var regularFiles = []string{
 	".gitignore", "root-ca.crt", "root-ca.conf", "creditors-subnet.txt", "debtors-subnet.txt",
 	"db/nodetype", "db/nodeid", "db/index", "db/index.attr", "db/serial", "db/crlnumber", "db/root-ca.csr",
 	"db/info-bundle.zip", node.DrillFile, "db/subnets/creditors/*", "db/subnets/debtors/*", "certs/*.pem",
@@ -39,10 +41,10 @@ var nodeFiles = []string{
 	"peers/*/ACTIVE", "peers/*/DEACTIVATED", "peers/*/NOFOLLOW", "peers/*/nodeinfo/stomp.toml", "peers/*/nodeinfo/updated-at.txt",
 }
 
-// isFileOfNode reports whether name, relative to the directory, must be a regular file
+// mustBeRegular reports whether name, relative to the directory, must be a regular file
 // if it exists.
-func isFileOfNode(name string) bool {
-	return slices.ContainsFunc(nodeFiles, func(pattern string) bool {
+func mustBeRegular(name string) bool {
+	return slices.ContainsFunc(regularFiles, func(pattern string) bool {
 		matched, _ := path.Match(pattern, name)
 		return matched
 	})

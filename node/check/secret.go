@@ -177,7 +177,7 @@ func (c *checker) checkTree() {
 				first = c.name(path)
 			}
 		}
-		if !fi.Mode().IsRegular() && isFileOfNode(c.name(path)) {
+		if !fi.Mode().IsRegular() && mustBeRegular(c.name(path)) {
 			c.problem(c.name(path), RuleUnreadable, "can not be read: %v", errNotRegular)
 		}
 		if fi.Mode().IsRegular() && fi.Size() <= maxKeyFile && absolute(path) != absolute(c.options.KeyFile) {
@@ -205,7 +205,7 @@ func (c *checker) checkContent(path string) {
 		return // reported by the check of this file, if it is one of the node's
 	}
 	file := c.name(path)
-	if isFileOfNode(file) {
+	if mustBeRegular(file) {
 		c.checkConflictMarks(file, data)
 	}
 	if name, ours := strings.CutPrefix(file, "nodeinfo/"); ours && !infobundle.Excluded(filepath.Base(path)) {

@@ -93,6 +93,7 @@ func plainEntries(data []byte, maxEntries int) ([]zipEntry, error) {
 		return nil, fmt.Errorf("it has %d entries, more than %d", count, maxEntries)
 	case start+size != uint64(endAt):
 		return nil, errors.New("its central directory is not between the entries and the end")
+	// Readers that support zip64 look for its locator here, even if the directory contains these bytes.
 	case endAt >= locator64Size && string(data[endAt-locator64Size:][:4]) == locator64Signature:
 		return nil, errors.New("it is in the zip64 format")
 	}

@@ -267,7 +267,8 @@ func parseAltName(der []byte) ([]generalName, error) {
 }
 
 // checkConstraints applies every constraint in the chain, which begins with the leaf, to
-// all certificates below the one with the constraint (RFC 5280, section 6.1). Applying
+// the certificates below the one with the constraint, except self-issued intermediates
+// (RFC 5280, section 6.1). The leaf is checked even if it is self-issued. Applying
 // all constraints one after the other is equivalent to the intersection of the permitted
 // and the union of the excluded subtrees. If a certificate violates a constraint,
 // checkConstraints returns an error, and the index of the certificate in the chain.

@@ -53,7 +53,8 @@ const (
 	differs match = iota
 	// unsure means that the values may be equal or different: the texts have characters
 	// that need Unicode normalization and case folding according to section 7.1 (RFC
-	// 4518), and differ without these, or the type has no known matching rule.
+	// 4518), and differ without these, or at least one value is not of a string type, and
+	// the encodings differ.
 	unsure
 	equals
 )
@@ -189,7 +190,7 @@ func decodeString(tag cbasn1.Tag, value []byte) (s string, isText bool, err erro
 
 // fold returns text in the form for comparison: ASCII letters in lower case, without
 // white space at the ends, and with single spaces elsewhere. Other characters are
-// unchanged, and make the text not plain.
+// unchanged. Those outside of printable ASCII make the text not plain.
 func fold(s string) (folded string, plain bool) {
 	plain = true
 	var b strings.Builder

@@ -130,8 +130,8 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 // bundle returns the info-bundle to be served, or nil if there is none. It reads the file if it has
-// changed. While the file is invalid, bundle returns the last valid bundle, and each different error
-// is logged once. An invalid file is read again after retryPause even if it is unchanged, because the
+// changed. While the file is invalid, bundle returns the last valid bundle, and logs an error that
+// differs from that of the last reading. An invalid file is read again after retryPause even if it is unchanged, because the
 // cause may be outside of the file.
 func (s *Server) bundle() *bundle {
 	s.mu.Lock()
