@@ -40,7 +40,9 @@ type QueueInfo struct {
 	Waiting     int       // messages to be sent; the broker may or may not count those that are delivered and unconfirmed
 	DeadLetters int       // messages that are not sent unless an operator retries them
 	Oldest      time.Time // when the first of the present dead letters became one; zero if there is none or the time is unknown
-	Warning     string    // which messages may be lost, and why; "" if no problem is known
+	// OldestWaiting is when the first of the messages that wait has arrived; zero if there is none or the time is unknown.
+	OldestWaiting time.Time
+	Warning       string // which messages may be lost, and why; "" if no problem is known
 }
 
 // DeadLetter is a message that was moved out of its queue because it cannot be sent.

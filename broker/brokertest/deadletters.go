@@ -103,6 +103,9 @@ func testDeadLetters(t *testing.T, f Fixture) {
 	if !counted.Oldest.IsZero() && (counted.Oldest.Before(before) || counted.Oldest.After(time.Now())) {
 		t.Errorf("the first message became a dead letter at %v", counted.Oldest)
 	}
+	if at := counted.OldestWaiting; !at.IsZero() && (at.Before(before) || at.After(time.Now())) {
+		t.Errorf("the oldest waiting message arrived at %v", at)
+	}
 	found := listDeadLetters(t, f.Broker, queue)
 	if got := bodiesOf(found); !slices.Equal(got, []string{"2", "5", "6", "9"}) {
 		t.Fatalf("%q are set aside, want 2, 5, 6, 9", got)

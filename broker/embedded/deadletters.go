@@ -34,6 +34,9 @@ func (s *Store) Info(ctx context.Context, queue string) (broker.QueueInfo, error
 			if cols[2] != nil {
 				c.Oldest = time.UnixMilli(number(cols[2]))
 			}
+			if cols[3] != nil {
+				c.OldestWaiting = time.UnixMilli(number(cols[3]))
+			}
 			return false
 		}, queue)
 		if err == nil && !exists {

@@ -88,7 +88,8 @@ func openReadConn(path string) (*readConn, error) {
 		" FROM queues ORDER BY name")
 	r.queueInfo = p.stmt("SELECT depth," +
 		" (SELECT count(*) FROM set_aside WHERE queue = queues.id)," +
-		" (SELECT min(at) FROM set_aside WHERE queue = queues.id)" +
+		" (SELECT min(at) FROM set_aside WHERE queue = queues.id)," +
+		" (SELECT arrived FROM messages WHERE queue = queues.id ORDER BY seq LIMIT 1)" +
 		" FROM queues WHERE name = ?")
 	if p.err == nil {
 		p.err = c.exec("PRAGMA query_only = ON")

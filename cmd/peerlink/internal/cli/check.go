@@ -62,12 +62,11 @@ func (a *app) showReport(r *check.Report) {
 	a.print("%s %s", orNone(r.Type), orNone(r.ID))
 	if len(r.Peers) > 0 {
 		a.print("")
-		rows, names := [][]string{{"PEER", "TYPE", "STATE", "PROBLEMS", ""}}, []string{}
+		peers := &grid{columns: []column{{title: "PEER"}, nameColumn, {title: "TYPE", drop: 1}, {title: "STATE"}, {title: "PROBLEMS", number: true}, {optional: true, cut: 40}}}
 		for _, p := range r.Peers {
-			rows = append(rows, []string{p.ID, orNone(p.Type), p.State, fmt.Sprint(p.Problems), p.WaitingFor})
-			names = append(names, p.Name)
+			peers.add(p.ID, p.Name, orNone(p.Type), p.State, fmt.Sprint(p.Problems), p.WaitingFor)
 		}
-		a.columns(nameColumn(rows, names))
+		a.showGrid(peers)
 	}
 	first := true
 	for _, e := range r.Expiries {

@@ -288,7 +288,8 @@ func raw(w io.Writer) io.Writer {
 	return w
 }
 
-func isTerminal(w any) bool {
+// terminalOf returns the file of a terminal, which w is or writes to, or nil.
+func terminalOf(w any) *os.File {
 	for {
 		switch to := w.(type) {
 		case *terminal.Writer:
@@ -296,11 +297,31 @@ func isTerminal(w any) bool {
 		case serviceOutput:
 			w = to.file
 		case *os.File:
-			return term.IsTerminal(int(to.Fd()))
+			if term.IsTerminal(int(to.Fd())) {
+				return to
+			}
+			return nil
 		default:
-			return false
+			return nil
 		}
 	}
+}
+
+func isTerminal(w any) bool { return terminalOf(w) != nil }
+
+// defaultWidth is the width of a terminal that does not tell its width.
+const defaultWidth = 80
+
+// width returns the width of the terminal to which w writes, or 0 if that is not a terminal.
+func (a *app) width(w io.Writer) int {
+	f := terminalOf(w)
+	if f == nil {
+		return 0
+	}
+	if width, _, err := term.GetSize(int(f.Fd())); err == nil && width > 0 {
+		return width
+	}
+	return defaultWidth
 }
 
 // warn prints a warning.

@@ -93,13 +93,16 @@ func demoDir(keep string) (string, error) {
 }
 
 func (a *app) showDemo(r *demo.Result) {
-	rows := [][]string{{"LINK", "SENT", "DELIVERED", "REPEATED", "LOST", "CONNECTIONS"}}
+	links := &grid{columns: []column{
+		{title: "LINK"}, {title: "SENT", number: true}, {title: "DELIVERED", number: true}, {title: "REPEATED", number: true},
+		{title: "LOST", number: true}, {title: "CONNECTIONS", number: true},
+	}}
 	for _, l := range r.Links {
-		rows = append(rows, []string{l.From + " → " + l.To, fmt.Sprint(l.Sent), fmt.Sprint(l.Delivered), fmt.Sprint(l.Repeated), fmt.Sprint(l.Lost), fmt.Sprint(l.Dials)})
+		links.add(l.From+" → "+l.To, fmt.Sprint(l.Sent), fmt.Sprint(l.Delivered), fmt.Sprint(l.Repeated), fmt.Sprint(l.Lost), fmt.Sprint(l.Dials))
 	}
-	rows = append(rows, []string{"all", fmt.Sprint(r.Sent), fmt.Sprint(r.Delivered), fmt.Sprint(r.Repeated), fmt.Sprint(r.Lost), ""})
+	links.add("all", fmt.Sprint(r.Sent), fmt.Sprint(r.Delivered), fmt.Sprint(r.Repeated), fmt.Sprint(r.Lost), "")
 	a.print("")
-	a.columns(rows)
+	a.showGrid(links)
 	a.print("\nThe chains of certificates that each side has verified:")
 	for _, l := range r.Links {
 		a.print("\n%s → %s", l.From, l.To)

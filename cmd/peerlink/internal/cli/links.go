@@ -177,21 +177,24 @@ func (a *app) showLinks(l *admin.Links) {
 		return
 	}
 	a.print("")
-	names := []string{}
-	rows := [][]string{{"PEER", "TYPE", "STATE", "OUT", "IN", "QUEUED", "SENT", "CONFIRMED", "RECEIVED", "STORED", "SET ASIDE", "FIRST CERTIFICATE TO END"}}
+	peers := &grid{columns: []column{
+		{title: "PEER"}, nameColumn, {title: "TYPE", drop: 8}, {title: "STATE"}, {title: "OUT", drop: 6}, {title: "IN", drop: 5},
+		{title: "QUEUED", number: true}, {title: "SENT", number: true, drop: 2}, {title: "CONFIRMED", number: true, drop: 3},
+		{title: "RECEIVED", number: true, drop: 1}, {title: "STORED", number: true, drop: 4}, {title: "SET ASIDE", number: true},
+		{title: "FIRST CERTIFICATE TO END", drop: 7},
+	}}
 	for _, p := range l.Peers {
-		names = append(names, p.Name)
 		queued := "-"
 		if len(l.Queues) > 0 {
 			queued = fmt.Sprint(l.QueuedFor(p))
 		}
-		rows = append(rows, []string{
-			p.ID, orNone(p.Type), p.State, connectionSummary(p, link.Sending), connectionSummary(p, link.Receiving), queued,
+		peers.add(
+			p.ID, p.Name, orNone(p.Type), p.State, connectionSummary(p, link.Sending), connectionSummary(p, link.Receiving), queued,
 			fmt.Sprint(p.Counts.Sent), fmt.Sprint(p.Counts.Confirmed), fmt.Sprint(p.Counts.Received), fmt.Sprint(p.Counts.Stored),
 			fmt.Sprint(p.Counts.SetAside), firstToExpire(p.Certificates),
-		})
+		)
 	}
-	a.columns(nameColumn(rows, names))
+	a.showGrid(peers)
 	for _, p := range l.Peers {
 		if p.LastErrorAt != nil {
 			a.print("\n%s, last error, %s ago: %s", p.ID, admin.Age(l.At.Sub(*p.LastErrorAt)), terminal.Line(p.LastError))

@@ -2,7 +2,6 @@ package cli
 
 import (
 	"encoding/json"
-	"strings"
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
@@ -43,18 +42,6 @@ func (a *app) table(rows [][2]string) {
 	defer w.Flush()
 	for _, r := range rows {
 		w.Write([]byte(r[0] + "\t" + terminal.Line(r[1]) + "\n"))
-	}
-}
-
-// columns prints rows as a table; the first row is the heading.
-func (a *app) columns(rows [][]string) {
-	w := tabwriter.NewWriter(a.stdout, 0, 0, 2, ' ', 0)
-	defer w.Flush()
-	for _, r := range rows {
-		for i := range r {
-			r[i] = terminal.Line(r[i])
-		}
-		w.Write([]byte(strings.Join(r, "\t") + "\n"))
 	}
 }
 

@@ -157,7 +157,7 @@ func (a *app) peerListCommand() *cobra.Command {
 				return err
 			}
 			list := make([]peerInfo, 0, len(ids))
-			rows, names := [][]string{{"ID", "TYPE", "STATE", "SUBNET", "SERVERS"}}, []string{}
+			peers := &grid{columns: []column{{title: "ID"}, nameColumn, {title: "TYPE", drop: 2}, {title: "STATE"}, {title: "SUBNET", drop: 1}, {title: "SERVERS", cut: 24}}}
 			var broken []error
 			for _, id := range ids {
 				p, err := d.Peer(id)
@@ -166,13 +166,13 @@ func (a *app) peerListCommand() *cobra.Command {
 					continue
 				}
 				info := describePeer(d, p)
-				list, names = append(list, info), append(names, info.Name)
-				rows = append(rows, []string{info.ID, info.Type, info.State, orNone(info.Subnet), strings.Join(info.Servers, ", ")})
+				list = append(list, info)
+				peers.add(info.ID, info.Name, info.Type, info.State, orNone(info.Subnet), strings.Join(info.Servers, ", "))
 			}
 			if asJSON {
 				err = a.json(list)
-			} else if len(rows) > 1 {
-				a.columns(nameColumn(rows, names))
+			} else if len(list) > 0 {
+				a.showGrid(peers)
 			} else if len(broken) == 0 {
 				a.printMessage("No peers yet. Ask the owner of another node for an info-bundle, then \"peerlink peer sign\".")
 			}

@@ -84,22 +84,5 @@ func (a *app) showPeerName(d *node.Dir, id string, asJSON bool) error {
 	return nil
 }
 
-// nameColumn inserts a column with the names of peers after the first column of a table, unless no peer
-// has a name. The first row is the heading.
-func nameColumn(rows [][]string, names []string) [][]string {
-	named := false
-	for _, name := range names {
-		named = named || name != ""
-	}
-	if !named {
-		return rows
-	}
-	for i, row := range rows {
-		name := "NAME"
-		if i > 0 {
-			name = orNone(names[i-1])
-		}
-		rows[i] = append([]string{row[0], name}, row[1:]...)
-	}
-	return rows
-}
+// nameColumn is the column of a table for the names of peers.
+var nameColumn = column{title: "NAME", optional: true, cut: 16}

@@ -94,11 +94,11 @@ func (a *app) showStatus(d *node.Dir, s nodeStatus) {
 	})
 	if len(s.Peers) > 0 {
 		a.print("")
-		rows, names := [][]string{{"PEER", "TYPE", "STATE", ""}}, []string{}
+		peers := &grid{columns: []column{{title: "PEER"}, nameColumn, {title: "TYPE", drop: 1}, {title: "STATE"}, {optional: true, cut: 40}}}
 		for _, p := range s.Peers {
-			rows, names = append(rows, []string{p.ID, p.Type, p.State, p.Note}), append(names, p.Name)
+			peers.add(p.ID, p.Name, p.Type, p.State, p.Note)
 		}
-		a.columns(nameColumn(rows, names))
+		a.showGrid(peers)
 	}
 	a.print("\nNext: %s", s.Next)
 }
