@@ -29,7 +29,14 @@ func TestMain(m *testing.M) {
 	if os.Getenv(runMain) != "" {
 		os.Exit(cli.Main(os.Args[1:]))
 	}
+	// What services record about themselves must not stay on the machine.
+	states, err := os.MkdirTemp("", "peerlink-states-")
+	if err != nil {
+		panic(err)
+	}
+	os.Setenv("XDG_STATE_HOME", states)
 	code := rabbittest.Run(m)
+	os.RemoveAll(states)
 	os.RemoveAll(built.dir)
 	os.Exit(code)
 }

@@ -41,6 +41,9 @@ func runLinks(ctx context.Context, f serveFlags, cfg link.Config, listener net.L
 		return err
 	}
 
+	if server != nil {
+		defer recordService(cfg.Dir, state, server.Address(), log)()
+	}
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	defer context.AfterFunc(ctx, func() { notifyServiceManager(log, daemon.SdNotifyStopping) })()

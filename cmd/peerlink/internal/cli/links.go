@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"path/filepath"
@@ -18,7 +19,7 @@ import (
 type adminFlags struct{ address, state string }
 
 func (a *app) adminFlags(c *cobra.Command, f *adminFlags) {
-	c.Flags().StringVar(&f.address, "admin", "", "`ADDRESS` that \"serve\" was given with --admin; default the socket in the state folder")
+	c.Flags().StringVar(&f.address, "admin", "", "`ADDRESS` that \"serve\" was given with --admin; default that of the service that runs for the node's directory")
 	fromEnv(c.Flags(), "admin", "PEERLINK_ADMIN")
 	a.stateFlag(c, &f.state)
 }
@@ -31,11 +32,11 @@ func (a *app) adminClient(cmd *cobra.Command, f adminFlags) (*admin.Client, erro
 		return nil, usagef("--admin %q: expected the admin address of a running service", noAdmin)
 	}
 	if address == "" {
-		state, err := a.findState(f.state)
+		found, err := a.defaultAdmin(cmd.Context(), f.state)
 		if err != nil {
 			return nil, err
 		}
-		address = adminSocket(state)
+		address = found
 	}
 	where, err := admin.ParseAddress(address)
 	if err != nil {
@@ -64,18 +65,23 @@ func (a *app) checkService(cmd *cobra.Command, client *admin.Client) error {
 	return nil
 }
 
-// findState returns the path of the state folder: dir, or the node's default folder if dir is "".
-// Unlike stateFolder, it does not check who can change the folder, and it does not need the node's
-// directory if dir is given.
-func (a *app) findState(dir string) (string, error) {
-	if dir != "" {
-		return filepath.Abs(dir)
+// defaultAdmin returns the admin address of the service with the given state folder. Without one it
+// returns that of the service that runs for the node's directory, or of the default state folder if
+// none is recorded. Unlike stateFolder, it does not check who can change the folder, and it does not
+// need the node's directory if the folder is given.
+func (a *app) defaultAdmin(ctx context.Context, state string) (string, error) {
+	if state == "" {
+		d, err := a.open()
+		if err != nil {
+			return "", err
+		}
+		if found, err := a.findAdmin(ctx, d); err != nil || found != "" {
+			return found, err
+		}
+		state = defaultState(d)
 	}
-	d, err := a.open()
-	if err != nil {
-		return "", err
-	}
-	return filepath.Abs(defaultState(d))
+	state, err := filepath.Abs(state)
+	return adminSocket(state), err
 }
 
 func (a *app) linksCommand() *cobra.Command {
@@ -88,8 +94,9 @@ func (a *app) linksCommand() *cobra.Command {
 waits in its queue, what was sent and received since the service started, the
 certificate that is the first to end, and the last error.
 
-A service with RabbitMQ answers only if it was started with --admin; name the
-same address here.`,
+The service is found by the node's directory. If several run for it, name one with
+--state or --admin. A service with RabbitMQ answers only if it was started with
+--admin.`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			client, err := a.adminClient(cmd, f)

@@ -60,7 +60,7 @@ func (a *app) openQueueAdmin(cmd *cobra.Command, f queueFlags) (*queueAdmin, err
 		if f.queuePattern != string(link.DefaultQueuePattern) || f.deadLetterSuffix != defaultDeadLetterSuffix {
 			return nil, usagef("--queue-pattern and --dead-letter-suffix are for RabbitMQ, and the broker is the embedded one")
 		}
-		path, err := existingStore(d, f.state)
+		path, err := existingStore(cmd.Context(), d, f.state)
 		if err != nil {
 			return nil, err
 		}
@@ -85,9 +85,14 @@ func (a *app) openQueueAdmin(cmd *cobra.Command, f queueFlags) (*queueAdmin, err
 }
 
 // existingStore returns the path of the embedded broker's file. It fails if the file does not
-// exist or is empty: only the service creates it, so that a mistyped --state is noticed.
-func existingStore(d *node.Dir, state string) (string, error) {
-	state, err := stateFolder(d, state)
+// exist or is empty: only the service creates it, so that a mistyped --state is noticed. Without a state
+// folder it is that of the running service, or the default.
+func existingStore(ctx context.Context, d *node.Dir, state string) (string, error) {
+	state, err := serviceState(ctx, d, state)
+	if err != nil {
+		return "", err
+	}
+	state, err = stateFolder(d, state)
 	if err != nil {
 		return "", err
 	}

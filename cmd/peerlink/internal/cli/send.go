@@ -100,7 +100,7 @@ func (a *app) send(ctx context.Context, peer, state, name string, in io.Reader, 
 	if len(messages) == 0 {
 		return fmt.Errorf("%s holds no message", name)
 	}
-	path, err := existingStore(d, state)
+	path, err := existingStore(ctx, d, state)
 	if err != nil {
 		return fmt.Errorf("%w; nothing was queued", err)
 	}
@@ -206,6 +206,9 @@ func (a *app) tail(ctx context.Context, state string, count int, asJSON bool) er
 	}
 	d, err := a.open()
 	if err != nil {
+		return err
+	}
+	if state, err = serviceState(ctx, d, state); err != nil {
 		return err
 	}
 	if state, err = stateFolder(d, state); err != nil {

@@ -19,7 +19,11 @@ import (
 
 // stateFlag adds the flag for the state folder.
 func (a *app) stateFlag(c *cobra.Command, v *string) {
-	c.Flags().StringVar(v, "state", "", "`DIR` for queued messages, outside the node's directory, not used with RabbitMQ; default "+stateBase()+"/<node ID>")
+	other := stateBase() + "/<node ID>"
+	if c.Name() != serveName {
+		other = "that of the service that runs for the node's directory, or " + other
+	}
+	c.Flags().StringVar(v, "state", "", "`DIR` for queued messages, outside the node's directory, not used with RabbitMQ; default "+other)
 	fromEnv(c.Flags(), "state", "PEERLINK_STATE")
 }
 
@@ -53,15 +57,24 @@ func stateFolder(d *node.Dir, dir string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if err := guard.CheckFolder(dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := checkFolderPath(dir); err != nil {
 		return "", fmt.Errorf("the state folder: %w", err)
+	}
+	return dir, nil
+}
+
+// checkFolderPath returns an error if other users can create files in a folder, or replace it. The folder
+// need not exist.
+func checkFolderPath(dir string) error {
+	if err := guard.CheckFolder(dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
 	}
 	for path := dir; path != filepath.Dir(path); path = filepath.Dir(path) {
 		if err := guard.CheckParentFolder(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return "", fmt.Errorf("the state folder: %w", err)
+			return err
 		}
 	}
-	return dir, nil
+	return nil
 }
 
 // openState returns the path of the node's state folder. It creates the folder, accessible by its

@@ -1,0 +1,149 @@
+package cli
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"peerlink/internal/durable"
+	"peerlink/internal/guard"
+	"peerlink/node"
+)
+
+// A serviceRecord says where a running service can be asked, so that commands for the same node's
+// directory find it. The service holds a lock on a file beside the record as long as it runs.
+type serviceRecord struct {
+	Directory string `json:"directory"`       // the node's directory, see realPath
+	State     string `json:"state,omitempty"` // the state folder; empty with RabbitMQ
+	Admin     string `json:"admin"`           // the admin address
+}
+
+// Bounds of the folder of records.
+const (
+	maxRecords    = 256
+	maxRecordSize = 16 << 10
+	recordWait    = time.Second // for the lock, which a command may hold for a moment
+)
+
+// recordFolder returns the folder of the records of this user's services.
+func recordFolder() string { return filepath.Join(stateBase(), "running") }
+
+// checkRecordFolder returns an error if another user could have written records.
+func checkRecordFolder(folder string) error {
+	if err := checkFolderPath(folder); err != nil {
+		return err
+	}
+	if guard.OpenToGroup(folder) {
+		return errors.New(folder + " can be changed by a group")
+	}
+	return nil
+}
+
+// realPath returns the absolute path of the node's directory, without symbolic links.
+func realPath(d *node.Dir) (string, error) {
+	path, err := filepath.Abs(d.Path())
+	if err != nil {
+		return "", err
+	}
+	return filepath.EvalSymlinks(path)
+}
+
+// recordService records where the service of a node can be asked, until forget is called. A failure is
+// only logged, because the operator can name the place.
+func recordService(d *node.Dir, state, adminAddress string, log *slog.Logger) (forget func()) {
+	forget, err := writeRecord(d, state, adminAddress)
+	if err != nil {
+		log.Info("commands find this service only with --state or --admin", "err", err)
+		return func() {}
+	}
+	return forget
+}
+
+func writeRecord(d *node.Dir, state, adminAddress string) (forget func(), err error) {
+	dir, err := realPath(d)
+	if err != nil {
+		return nil, err
+	}
+	folder := recordFolder()
+	if err := os.MkdirAll(folder, 0o700); err != nil {
+		return nil, err
+	}
+	if err := checkRecordFolder(folder); err != nil {
+		return nil, err
+	}
+	removeOldRecords(folder)
+	data, err := json.Marshal(serviceRecord{dir, state, adminAddress})
+	if err != nil {
+		return nil, err
+	}
+	// A service that is started again has the same name, so that records do not pile up.
+	sum := sha256.Sum256([]byte(dir + "\x00" + state + "\x00" + adminAddress))
+	path := filepath.Join(folder, hex.EncodeToString(sum[:16]))
+	lock := durable.NewFlock(path + ".lock")
+	ctx, cancel := context.WithTimeout(context.Background(), recordWait)
+	defer cancel()
+	if _, err := lock.TryLockContext(ctx, 10*time.Millisecond); err != nil {
+		return nil, err
+	}
+	if err := durable.ReplaceName(path+".json", data, 0o600); err != nil {
+		lock.Close()
+		return nil, err
+	}
+	return func() {
+		os.Remove(path + ".json")
+		lock.Close()
+		os.Remove(path + ".lock")
+	}, nil
+}
+
+// removeOldRecords removes the records of services that have ended without removing them, if their
+// node's directories do not exist any more.
+func removeOldRecords(folder string) {
+	for path, r := range readRecords(folder) {
+		if _, err := os.Stat(r.Directory); errors.Is(err, fs.ErrNotExist) && !isRunning(path) {
+			os.Remove(path + ".json")
+			os.Remove(path + ".lock")
+		}
+	}
+}
+
+// readRecords returns the records in a folder by their paths without the extension. Files that are not
+// records are skipped.
+func readRecords(folder string) map[string]serviceRecord {
+	records := make(map[string]serviceRecord)
+	entries, err := os.ReadDir(folder)
+	if err != nil {
+		return records
+	}
+	for _, e := range entries {
+		path, ok := strings.CutSuffix(filepath.Join(folder, e.Name()), ".json")
+		if !ok || !e.Type().IsRegular() || len(records) == maxRecords {
+			continue
+		}
+		data, err := durable.Read(path+".json", maxRecordSize)
+		var r serviceRecord
+		if err == nil && json.Unmarshal(data, &r) == nil && r.Admin != "" {
+			records[path] = r
+		}
+	}
+	return records
+}
+
+// isRunning reports whether the service of a record holds its lock.
+func isRunning(path string) bool {
+	if fi, err := os.Lstat(path + ".lock"); err != nil || !fi.Mode().IsRegular() {
+		return false
+	}
+	lock := durable.NewFlock(path + ".lock")
+	free, err := lock.TryLock()
+	lock.Close()
+	return err == nil && !free
+}

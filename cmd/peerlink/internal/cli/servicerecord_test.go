@@ -1,0 +1,93 @@
+package cli
+
+import (
+	"encoding/json"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"testing"
+
+	"peerlink/admin"
+	"peerlink/node/nodetest"
+	"peerlink/node/nodetype"
+)
+
+// A service is found by its record as long as it runs and says that it is this node's, and a record
+// that another user could have written is not used.
+func TestServiceRecord(t *testing.T) {
+	t.Setenv("XDG_STATE_HOME", t.TempDir())
+	d := nodetest.New(t, nodetype.CreditorsAgent, "ca.example.com:1234")
+	id := d.Identity().ID
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		var answer admin.Links
+		answer.ID, answer.Type = id, d.Identity().Type.String()
+		json.NewEncoder(w).Encode(answer)
+	}))
+	defer server.Close()
+	address := strings.TrimPrefix(server.URL, "http://")
+	want := func(what string, n int) {
+		t.Helper()
+		if found := runningServices(t.Context(), d.Dir); len(found) != n || n == 1 && (found[0].Admin != address || found[0].State != "/state") {
+			t.Errorf("%s: %+v, want %d", what, found, n)
+		}
+	}
+	want("no record", 0)
+	forget := recordService(d.Dir, "/state", address, slog.New(slog.DiscardHandler))
+	want("a record", 1)
+	if runtime.GOOS != "windows" {
+		for _, mode := range []os.FileMode{0o777, 0o1777, 0o770} {
+			if err := os.Chmod(recordFolder(), mode); err != nil {
+				t.Fatal(err)
+			}
+			want(mode.String(), 0)
+		}
+		if err := os.Chmod(recordFolder(), 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	id = "00000000"
+	want("another node's service", 0)
+	id = d.Identity().ID
+	for _, content := range []string{"", "{", `{"directory": 7}`, strings.Repeat(" ", maxRecordSize+1)} {
+		if err := os.WriteFile(filepath.Join(recordFolder(), "broken.json"), []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		want("beside a broken record", 1)
+	}
+	forget()
+	want("an ended service", 0)
+}
+
+// The record of a service that was killed is not used, and is removed by a later service if the node's
+// directory does not exist any more.
+func TestRecordOfKilledService(t *testing.T) {
+	t.Setenv("XDG_STATE_HOME", t.TempDir())
+	d := nodetest.New(t, nodetype.CreditorsAgent, "ca.example.com:1234")
+	if err := os.MkdirAll(recordFolder(), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	dir, err := realPath(d.Dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, at := range map[string]string{"there": dir, "gone": filepath.Join(dir, "gone")} {
+		data, _ := json.Marshal(serviceRecord{at, "/state", "127.0.0.1:1"})
+		for _, ext := range []string{".json", ".lock"} {
+			if err := os.WriteFile(filepath.Join(recordFolder(), name+ext), data, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if found := runningServices(t.Context(), d.Dir); len(found) != 0 {
+		t.Errorf("found %+v", found)
+	}
+	defer recordService(d.Dir, "/other", "127.0.0.1:2", slog.New(slog.DiscardHandler))()
+	left := readRecords(recordFolder())
+	if _, kept := left[filepath.Join(recordFolder(), "there")]; !kept || len(left) != 2 {
+		t.Errorf("records %+v", left)
+	}
+}
