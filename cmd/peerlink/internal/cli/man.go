@@ -1,13 +1,13 @@
 package cli
 
 import (
-	"bytes"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
-	"github.com/spf13/cobra/doc"
 
 	"peerlink/internal/durable"
 )
@@ -24,28 +24,37 @@ func (a *app) manCommand() *cobra.Command {
 			if err := os.MkdirAll(args[0], 0o755); err != nil {
 				return err
 			}
-			root := cmd.Root()
-			root.DisableAutoGenTag = true // omits the date, so that the pages are reproducible
-			return writePages(root, args[0])
+			return writePages(cmd.Root(), args[0], pageDate())
 		},
 	}
 }
 
-// writePages writes the pages of a command and all its subcommands. It does not use doc.GenManTree,
-// which follows symbolic links when it writes.
-func writePages(c *cobra.Command, dir string) error {
+// writePages writes the pages of a command and all its subcommands. It does not follow symbolic links in
+// the place of pages.
+func writePages(c *cobra.Command, dir, date string) error {
 	for _, sub := range c.Commands() {
 		if !sub.IsAvailableCommand() || sub.IsAdditionalHelpTopicCommand() {
 			continue
 		}
-		if err := writePages(sub, dir); err != nil {
+		if err := writePages(sub, dir, date); err != nil {
 			return err
 		}
 	}
-	var page bytes.Buffer
-	if err := doc.GenMan(c, &doc.GenManHeader{Section: "1", Source: "peerlink " + version, Manual: "peerlink"}, &page); err != nil {
-		return err
+	return durable.ReplaceName(filepath.Join(dir, pageName(c)+".1"), []byte(manPage(c, date)), 0o644)
+}
+
+// pageName returns the name of a command's page.
+func pageName(c *cobra.Command) string { return strings.ReplaceAll(c.CommandPath(), " ", "-") }
+
+// pageDate returns the date of the pages: that of the commit that the program was built from, so that the
+// pages of one version are the same, or today's date if the commit is not known.
+func pageDate() string {
+	if info, ok := debug.ReadBuildInfo(); ok {
+		for _, s := range info.Settings {
+			if at, err := time.Parse(time.RFC3339, s.Value); s.Key == "vcs.time" && err == nil {
+				return at.UTC().Format(time.DateOnly)
+			}
+		}
 	}
-	name := strings.ReplaceAll(c.CommandPath(), " ", "-") + ".1"
-	return durable.ReplaceName(filepath.Join(dir, name), page.Bytes(), 0o644)
+	return time.Now().UTC().Format(time.DateOnly)
 }
