@@ -171,7 +171,8 @@ type FormerQueues interface {
 // from each peer, until the node's applications have consumed them.
 type Quotas interface {
 	// AwaitQuota waits until more messages received from this peer may be published. It is
-	// cheap, and meant to be called before every message. It returns the error of ctx when
+	// cheap, and meant to be called before every message. If it need not wait, it returns nil
+	// even if ctx has ended. It returns the error of ctx when
 	// ctx ends, and [ErrClosed] when the broker is closed.
 	AwaitQuota(ctx context.Context, peer string) error
 }

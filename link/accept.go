@@ -207,7 +207,9 @@ func (a *acceptor) handshake(ctx context.Context, tcp net.Conn) (conn *peerConn,
 	conn.Conn = tls.Server(conn.wire, a.serverTLS(own, func(i pki.Identity, c []*x509.Certificate) { id, conn.chain = i, c }))
 	ctx, cancel := context.WithTimeout(ctx, a.cfg.HandshakeTimeout)
 	defer cancel()
+	begin := time.Now()
 	err = conn.HandshakeContext(ctx)
+	conn.took = time.Since(begin)
 	conn.wire.begin()
 	return conn, id, err
 }
@@ -243,12 +245,17 @@ func (a *acceptor) register(r *receiver, id pki.Identity, chain []*x509.Certific
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	st := p.state.Load()
-	if st == nil || st.Identity != id {
-		return "This node has no active link with you."
+	if st == nil {
+		return p.rejectInactive(id, chain)
+	}
+	if st.Identity != id {
+		return noActiveLink
 	}
 	// The peer's root key is pinned. It must be the key that has signed the server
 	// certificate.
-	if len(chain) < 2 || !bytes.Equal(st.Root.RawSubjectPublicKeyInfo, chain[1].RawSubjectPublicKeyInfo) {
+	if !signedBy(st.Root, chain) {
+		p.in.set(LinkState{Verdict: VerdictWrongCertificate, Reason: "the peer uses a certificate of another root key than the pinned one",
+			Remedy: "ask the owner of " + p.id + " whether its root key has changed: then the two nodes have to become peers anew"})
 		return "The certificate was not signed by the pinned root key."
 	}
 	if len(p.conns) >= a.cfg.MaxConnsPerPeer && !a.evictOldest(p) {
@@ -257,6 +264,27 @@ func (a *acceptor) register(r *receiver, id pki.Identity, chain []*x509.Certific
 	r.peer, r.state, r.since = p, st, time.Now()
 	p.conns[r] = stop
 	return ""
+}
+
+// noActiveLink is the rejection of a peer with which there must be no traffic.
+const noActiveLink = "This node has no active link with you."
+
+// rejectInactive returns the rejection of a peer that has no state. A peer that connects while
+// this node has not registered its certificate has registered that of this node: the fault is here.
+func (p *peer) rejectInactive(id pki.Identity, chain []*x509.Certificate) (rejection string) {
+	read := p.lastRead.Load()
+	if read == nil || read.State() != "signed" || read.Identity != id || !signedBy(read.Root, chain) {
+		return noActiveLink
+	}
+	p.in.set(LinkState{Verdict: VerdictNotRegistered,
+		Reason: "the peer connects to this node, where the peer certificate that it has issued is not registered",
+		Remedy: "run, with the certificate that the owner of " + p.id + " has sent: peerlink peer register CERT"})
+	return "Not registered: the owner of this node has not registered the peer certificate from you yet."
+}
+
+// signedBy reports whether the server certificate of a verified chain was signed with the key of root.
+func signedBy(root *x509.Certificate, chain []*x509.Certificate) bool {
+	return len(chain) > 1 && bytes.Equal(root.RawSubjectPublicKeyInfo, chain[1].RawSubjectPublicKeyInfo)
 }
 
 // evictOldest ends the oldest connection of a peer in good order, so that a new one can

@@ -52,9 +52,15 @@ type Config struct {
 
 	// Outgoing connections, on which this node sends.
 
-	Window      int           // unconfirmed messages per connection; 1,000
-	MaxDialRate int           // attempts per second to connect to peers; 100
-	IdleTimeout time.Duration // time without messages after which a connection is closed until there is one to send; 10 min, negative: never
+	Window int // unconfirmed messages per connection; 1,000
+	// UnconfirmedAfter is how long a peer may confirm nothing before the link counts as
+	// faulty; 30 s.
+	UnconfirmedAfter time.Duration
+	// CheckInterval is the longest time for which a link rests without a check: a connection
+	// to the peer, on which nothing is sent. The default, 0, means never.
+	CheckInterval time.Duration
+	MaxDialRate   int           // attempts per second to connect to peers; 100
+	IdleTimeout   time.Duration // time without messages after which a connection is closed until there is one to send; 10 min, negative: never
 	// The pauses between attempts to connect to a peer grow from about RetryMin to
 	// about RetryMax. Each is random, between 0 and twice that, so that a peer that is
 	// reachable again is connected within a minute, whatever the failure was.
@@ -117,6 +123,7 @@ func (c *Config) setDefaults() {
 	setDefault(&c.ConnectTimeout, 10*time.Second)
 	setDefault(&c.DrainTimeout, 5*time.Second)
 	setDefault(&c.Window, 1000)
+	setDefault(&c.UnconfirmedAfter, 30*time.Second)
 	setDefault(&c.MaxDialRate, 100)
 	setDefault(&c.IdleTimeout, 10*time.Minute)
 	setDefault(&c.RetryMin, 250*time.Millisecond)

@@ -67,7 +67,7 @@ func (dl *deadLetterer) move(tag uint64, typ string, fp fingerprint, reason erro
 		err := dl.consumer.DeadLetter(dl.moveCtx, tag, reason.Error())
 		if err == nil {
 			se.log.Error("message set aside, it can not be sent", "type", typ, "err", reason)
-			se.sender.peer.stats.recordError(fmt.Errorf("message set aside, it can not be sent: %w", reason))
+			se.sender.peer.stats.recordError(outgoing, fmt.Errorf("message set aside, it can not be sent: %w", reason))
 			se.sender.peer.stats.setAside.Add(1)
 			se.sender.refusals.forget(fp)
 			return

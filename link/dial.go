@@ -41,6 +41,8 @@ func (sd *sender) connect(ctx context.Context, st *peerState) (conn *peerConn, a
 		tried[addr] = true
 		conn, err := sd.s.dial(ctx, addr, st.Peer, groups)
 		if err == nil {
+			sd.peer.stats.handshakes.add(conn.took, time.Now())
+			sd.peer.stats.madeContact()
 			return conn, addr, nil
 		}
 		if ctx.Err() != nil {
@@ -105,6 +107,7 @@ func (s *shared) clientHandshake(ctx context.Context, tcp net.Conn, p *node.Peer
 	conn.Conn = tls.Client(conn.wire, clientTLS(own, p, groups, s.cfg.Now, func(c []*x509.Certificate) { conn.chain = c }))
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.HandshakeTimeout)
 	defer cancel()
+	begin := time.Now()
 	if err := conn.HandshakeContext(ctx); err != nil {
 		tcp.Close()
 		if errors.Is(err, context.DeadlineExceeded) {
@@ -112,6 +115,7 @@ func (s *shared) clientHandshake(ctx context.Context, tcp net.Conn, p *node.Peer
 		}
 		return nil, err
 	}
+	conn.took = time.Since(begin)
 	conn.wire.begin()
 	return conn, nil
 }

@@ -76,6 +76,7 @@ type shared struct {
 	dials          *rate.Limiter // limits attempts to connect to peers
 	quotas         broker.Quotas // nil if the broker has none
 	brokerTroubles brokerTroubles
+	receiveOnly    bool // queues are neither bound nor sent from
 
 	wg sync.WaitGroup // all goroutines that Run has started
 }
@@ -108,7 +109,7 @@ func New(cfg Config) *Service {
 // sends nothing. Other programs make the objects in the broker and mark peers as active.
 func NewReceiveOnly(cfg Config) *Service {
 	s := New(cfg)
-	s.reconciler.receiveOnly = true
+	s.receiveOnly = true
 	return s
 }
 

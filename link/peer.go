@@ -24,6 +24,11 @@ type peer struct {
 	id             string
 	since          time.Time // when it was first seen
 	stats          peerStats
+	in             tracker                   // what the peer sends
+	files          tracker                   // what follows from the node's directory; an empty verdict means that nothing speaks against traffic
+	quotaFull      episode                   // messages from the peer wait until its quota, or the disk, has space
+	throttled      episode                   // the peer sends more than this node accepts per second
+	checkNow       wait.Broadcast            // notified when a resting link should be checked soon
 	lastRead       atomic.Pointer[node.Peer] // the content of the peer's directory when it was last read; nil if it could never be read
 	gone           atomic.Bool               // the peer's directory does not exist any more
 	messageLimiter *rate.Limiter             // limits the messages per second from the peer
@@ -58,6 +63,28 @@ type peer struct {
 	senders  map[string]context.CancelFunc    // by queue: stops its sender
 	drainers map[string]context.CancelFunc    // by queue, once the peer is deactivated: stops its drainer
 	conns    map[*receiver]context.CancelFunc // accepted connections
+	out      map[string]*tracker              // by queue: what its sender does
+}
+
+// trackOut adds the tracker of a queue's sender. The caller calls remove when the sender ends.
+func (p *peer) trackOut(queue string, t *tracker) (remove func()) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.out[queue] = t
+	return func() {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		if p.out[queue] == t {
+			delete(p.out, queue)
+		}
+	}
+}
+
+// outTrackers returns the trackers of all senders to the peer.
+func (p *peer) outTrackers() []*tracker {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return slices.Collect(maps.Values(p.out))
 }
 
 // peerState holds what is needed for traffic with a peer. It is immutable, and replaced
@@ -169,6 +196,7 @@ func (s *peerSet) getOrAdd(id string) *peer {
 			senders:        make(map[string]context.CancelFunc),
 			drainers:       make(map[string]context.CancelFunc),
 			conns:          make(map[*receiver]context.CancelFunc),
+			out:            make(map[string]*tracker),
 		}
 		s.peers[id] = p
 	}

@@ -83,9 +83,14 @@ func (a *acceptor) receive(ctx, graceCtx context.Context, conn *peerConn, id pki
 	}
 	defer r.server.Close()
 	a.logLimiter.Log(log, slog.LevelInfo, logthrottle.Key{Who: id.ID, Kind: "receiving"}, "receiving", "chain", describeChain(conn.chain))
-	defer r.peer.stats.connOpened(Connection{Direction: Receiving, Remote: conn.RemoteAddr().String()}, conn.chain)()
+	closed := r.opened(conn)
 	r.peer.connected.Notify()
 	err = r.run(stopCtx, connGraceCtx)
+	if err == nil && r.server.Disconnected() {
+		r.peer.in.markWorked(time.Now())
+	}
+	closed()
+	r.track(err)
 	level := slog.LevelInfo
 	if violation := new(stomp.ProtocolError); r.messageRejected || errors.As(err, &violation) || errors.Is(err, errOverhead) {
 		level = slog.LevelWarn
@@ -182,7 +187,36 @@ func (r *receiver) openPublisher(capacityCtx context.Context) (broker.Publisher,
 // recordNotStored records and logs why messages of the peer are not stored.
 func (r *receiver) recordNotStored(level slog.Level, err error) {
 	r.s.logLimiter.Log(r.log, level, logthrottle.Key{Who: r.peer.id, Kind: "not stored"}, "received messages can not be stored", "err", err)
-	r.peer.stats.recordError(fmt.Errorf("received messages can not be stored: %w", err))
+	r.peer.stats.recordError(fromPeer, fmt.Errorf("received messages can not be stored: %w", err))
+	r.peer.in.set(LinkState{Verdict: VerdictBrokerUnavailable, Reason: "received messages can not be stored: " + err.Error(), Remedy: brokerRemedy})
+}
+
+// opened records that the connection has begun to carry messages. The caller calls closed when it
+// carries no more.
+func (r *receiver) opened(conn *peerConn) (closed func()) {
+	r.peer.stats.handshakes.add(conn.took, time.Now())
+	c := &openConn{Connection: Connection{Direction: Receiving, Remote: conn.RemoteAddr().String()}, leaf: conn.chain[0], wire: conn.wire}
+	statsClosed := r.peer.stats.connOpened(c)
+	trackerClosed := r.peer.in.opened(c)
+	return func() {
+		trackerClosed()
+		statsClosed()
+	}
+}
+
+// track records how the connection has ended.
+func (r *receiver) track(err error) {
+	switch {
+	case err == nil:
+		r.peer.in.lastClosed(LinkState{Verdict: VerdictResting})
+	case r.messageRejected:
+		return // recordRefused has recorded it
+	default:
+		r.peer.in.lastClosed(explainLoss(err, r.peer.id, r.s.cfg.Now()))
+	}
+	if !r.server.Disconnected() {
+		r.peer.checkNow.Notify() // the peer may have crashed
+	}
 }
 
 // internalError is all that is sent to a peer about faults of this node.
@@ -208,7 +242,7 @@ func (r *receiver) pump(ctx, capacityCtx context.Context, pub broker.Publisher) 
 		}
 		if err != nil {
 			r.peer.stats.refused.Add(1)
-			r.peer.stats.recordError(fmt.Errorf("message from the peer refused: %w", err))
+			r.recordRefused(&m, err)
 			return &stomp.ServerError{
 				Message: err.Error(), ReceiptID: m.ID, Type: m.Type, ContentType: m.ContentType, Body: m.Body,
 			}, fmt.Errorf("message %.100q refused: %w", m.ID, err)
@@ -225,6 +259,17 @@ func (r *receiver) pump(ctx, capacityCtx context.Context, pub broker.Publisher) 
 			return nil, err
 		}
 	}
+}
+
+// recordRefused records that a message of the peer is refused.
+func (r *receiver) recordRefused(m *stomp.Received, err error) {
+	r.peer.stats.recordError(fromPeer, fmt.Errorf("message from the peer refused: %w", err))
+	s := LinkState{Verdict: VerdictRefused, Reason: "a message of the peer was refused: " + err.Error(),
+		Remedy: "tell the owner of " + r.peer.id + ", whose applications have to mend or drop the message"}
+	if smp.FromFuture(m.Type, m.Body, r.s.cfg.Now()) {
+		s.Verdict, s.Remedy = VerdictClockDiffers, "compare the clocks of both machines, for example with: timedatectl"
+	}
+	r.peer.in.set(s)
 }
 
 // incoming returns a received message in the form that the broker expects.
@@ -262,7 +307,10 @@ func (r *receiver) add(receipt string, acquired int64) {
 func (r *receiver) onStored(n uint64, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.peer.stats.stored.Add(uint64(r.release(n)))
+	if stored := r.release(n); stored > 0 {
+		r.peer.stats.stored.Add(uint64(stored))
+		r.peer.in.markWorked(time.Now())
+	}
 	if r.failed == nil {
 		r.failed = err
 	}
@@ -378,12 +426,30 @@ func (r *receiver) capacityContext(stopCtx context.Context) (context.Context, co
 func (r *receiver) waitForCapacity(ctx context.Context) error {
 	err := r.awaitReceiptSlot(ctx)
 	if err == nil && !r.peer.messageLimiter.Allow() {
+		end := r.peer.throttled.begin()
 		err = r.peer.messageLimiter.Wait(ctx)
+		end()
 	}
 	if r.s.quotas != nil && err == nil {
-		err = r.s.quotas.AwaitQuota(ctx, r.peer.id)
+		err = r.awaitQuota(ctx)
 	}
 	return capacityError(ctx, err)
+}
+
+// endedContext is a context that has ended.
+var endedContext = func() context.Context {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	return ctx
+}()
+
+// awaitQuota waits until the peer's messages in the inbox are within their quota.
+func (r *receiver) awaitQuota(ctx context.Context) error {
+	if r.s.quotas.AwaitQuota(endedContext, r.peer.id) == nil {
+		return nil // no need to wait
+	}
+	defer r.peer.quotaFull.begin()()
+	return r.s.quotas.AwaitQuota(ctx, r.peer.id)
 }
 
 // capacityError returns why a wait for capacity or for the broker has ended: err, or the

@@ -23,8 +23,6 @@ const maxMissing = 3
 // methods, except runBindJob, follow, adoptBundle and setHealth, which others call too.
 type reconciler struct {
 	*shared
-	receiveOnly bool // queues are neither bound nor sent from
-
 	bindSlots    chan struct{} // contains an element for each bind job that is running
 	bindsDone    chan *peer    // peers whose bind job is done
 	pendingBinds int           // bind jobs started and not received from bindsDone yet
@@ -142,6 +140,7 @@ func (r *reconciler) reconcile(ctx, graceCtx context.Context) error {
 func (r *reconciler) peerGone(p *peer) {
 	p.stamp, p.lastErr = nil, ""
 	p.gone.Store(true)
+	p.trackFiles(nil)
 	r.brokerTroubles.set(p.id, nil)
 	p.stopDrainers()
 	if p.state.Load() != nil {
@@ -168,13 +167,15 @@ func (r *reconciler) reconcilePeer(ctx, graceCtx context.Context, p *peer) {
 		return
 	}
 	r.brokerTroubles.set(p.id, err)
+	p.trackFiles(err)
 	switch {
 	case err == nil:
+		p.stats.recordError(directory, nil)
 		p.stamp, p.appliedUpdate, p.lastErr = &stamp, update, ""
 	case err.Error() != p.lastErr && ctx.Err() == nil:
 		// The peer is reconciled again at each poll, but the error is reported only once.
 		p.lastErr = err.Error()
-		p.stats.recordError(err)
+		p.stats.recordError(directory, err)
 		r.log.Error("peer can not be brought up to date, its link stays as it is", "peer", p.id, "err", err)
 	}
 }
@@ -194,6 +195,7 @@ func (r *reconciler) endDeactivated(p *peer) error {
 	last := *st.Peer
 	last.Deactivated = date
 	p.lastRead.Store(&last)
+	p.trackFiles(nil)
 	p.end()
 	return err
 }

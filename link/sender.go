@@ -20,10 +20,12 @@ type sender struct {
 	peer                   *peer
 	queue                  string
 	log                    *slog.Logger
+	tracker                *tracker
 	refusals               *refusals          // how often the peer has refused each message
 	standby                bool               // another process sends from the queue, and that has been logged
 	requestedAt            time.Time          // when the queue was last requested from that process
 	yielded                bool               // the queue was yielded to another process, and no process is known to have acquired it since
+	restedAt               time.Time          // when the link began to rest, or was checked last
 	keepUntil              time.Time          // the queue is not yielded before this time
 	takingTurns            bool               // the last connection was one too many for the peer
 	unreachable            bool               // the peer could not be reached at the last attempt
@@ -52,7 +54,7 @@ func (r *reconciler) startSenders(ctx, graceCtx context.Context, p *peer, queues
 func (s *shared) newRetries() *retries { return newRetries(s.cfg.RetryMin, s.cfg.RetryMax) }
 
 func (s *shared) newSender(p *peer, queue string) *sender {
-	return &sender{s: s, peer: p, queue: queue, log: s.log.With("peer", p.id, "queue", queue), refusals: newRefusals()}
+	return &sender{s: s, peer: p, queue: queue, log: s.log.With("peer", p.id, "queue", queue), tracker: new(tracker), refusals: newRefusals()}
 }
 
 const (
@@ -70,6 +72,7 @@ const (
 // done. All work is aborted when graceCtx is done.
 func (sd *sender) run(ctx, graceCtx context.Context) {
 	defer sd.s.queuePacer.addSender()()
+	defer sd.peer.trackOut(sd.queue, sd.tracker)()
 	defer sd.s.brokerTroubles.set(sd.queue, nil)
 	r := sd.s.newRetries()
 	for ctx.Err() == nil {
@@ -81,6 +84,7 @@ func (sd *sender) run(ctx, graceCtx context.Context) {
 			return
 		}
 		pause := sd.pauseAfter(ctx, r, ok, err)
+		sd.track(err, pause)
 		if pause.uninterrupted {
 			changed, connected, renewed = nil, nil, nil
 		}
@@ -128,7 +132,7 @@ func (sd *sender) pauseAfter(ctx context.Context, r *retries, ok bool, err error
 		return retryPause{time: sd.requestAndPause(ctx)}
 	case errors.As(err, new(*brokerError)):
 		r.reset() // the peer has not failed: the pauses between connections must not grow
-		sd.peer.stats.recordError(err)
+		sd.peer.stats.recordError(outgoing, err)
 		if r.isNewError(err) {
 			sd.logThrottled(sd.log, slog.LevelWarn, brokerUnusable, "err", err)
 		}
@@ -147,6 +151,28 @@ func (sd *sender) pauseAfter(ctx context.Context, r *retries, ok bool, err error
 		}
 	}
 	return pause
+}
+
+// track records the result of an attempt, after which pause follows.
+func (sd *sender) track(err error, pause retryPause) {
+	s := LinkState{Verdict: VerdictConnecting}
+	switch {
+	case errors.Is(err, errYielded), sd.standby:
+		s = LinkState{Verdict: VerdictElsewhere, Reason: "another process of this node sends from the queue"}
+	case pause.freed != nil:
+		s = LinkState{Verdict: VerdictResting, Reason: "the peer accepts no more connections at once: the queues that lead to it take turns"}
+	case err != nil:
+		s = explain(err, sd.peer.id, sd.s.cfg.Now())
+		next := time.Now().Add(pause.time)
+		s.NextAttempt = &next
+	}
+	sd.tracker.set(s)
+}
+
+// recordBrokerError records that the broker cannot be used, while the connection stays.
+func (sd *sender) recordBrokerError(err error) {
+	sd.peer.stats.recordError(outgoing, err)
+	sd.tracker.set(explain(&brokerError{err}, sd.peer.id, sd.s.cfg.Now()))
 }
 
 // brokerError is an error of this node's broker, which the peer has not caused.
@@ -229,8 +255,9 @@ func (sd *sender) attempt(ctx, graceCtx context.Context) (ok bool, err error) {
 			return ok, nil
 		}
 		if st.StompErr != nil {
-			return ok, st.StompErr
+			return ok, &peerFilesError{st.StompErr}
 		}
+		sd.tracker.connecting()
 		next, sessionOK, err := sd.runSession(ctx, graceCtx, st, se)
 		ok = ok || sessionOK
 		switch {
@@ -238,8 +265,9 @@ func (sd *sender) attempt(ctx, graceCtx context.Context) (ok bool, err error) {
 		case !errors.Is(err, errIdle):
 			return ok, err
 		default:
-			if err := sd.awaitMessage(ctx); err != nil {
-				return ok, &brokerError{err}
+			sd.tracker.set(LinkState{Verdict: VerdictResting})
+			if err := sd.rest(ctx); err != nil {
+				return ok, err
 			}
 		}
 		se = next

@@ -31,14 +31,16 @@ type session struct {
 	consumer broker.Consumer // set before the first message is sent
 	receipts wait.Signal     // notified when messages have been confirmed
 
-	mu   sync.Mutex
-	sent inFlight[sent]
+	mu          sync.Mutex
+	sent        inFlight[sent]
+	lastReceipt time.Time // when the peer last confirmed a message; zero if it has not
 }
 
 // sent is a message that has been sent and is not confirmed.
 type sent struct {
 	tag uint64 // of the broker's delivery
 	fp  fingerprint
+	at  time.Duration // since the beginning of the session
 }
 
 // newSession opens a STOMP session on conn. On an error it closes conn.
@@ -90,7 +92,7 @@ func (se *session) run(ctx, serviceGraceCtx context.Context, end func(reason err
 	defer se.deadLetterer.end()
 	defer se.sender.peer.follower.addConn()()
 	se.sender.logThrottled(se.log, slog.LevelInfo, "sending", "chain", describeChain(se.conn.chain))
-	defer se.sender.peer.stats.connOpened(Connection{Direction: Sending, Remote: se.server, Queue: se.sender.queue}, se.conn.chain)()
+	defer se.opened()()
 	go func() {
 		select {
 		case <-se.client.Done():
@@ -114,6 +116,21 @@ func (se *session) run(ctx, serviceGraceCtx context.Context, end func(reason err
 	return err
 }
 
+// opened records that the session has begun to carry messages. The caller calls closed when it
+// carries no more.
+func (se *session) opened() (closed func()) {
+	conn := &openConn{
+		Connection: Connection{Direction: Sending, Remote: se.server, Queue: se.sender.queue},
+		leaf:       se.conn.chain[0], wire: se.conn.wire, unconfirmedSince: se.unconfirmedSince,
+	}
+	statsClosed := se.sender.peer.stats.connOpened(conn)
+	trackerClosed := se.sender.tracker.opened(conn)
+	return func() {
+		trackerClosed()
+		statsClosed()
+	}
+}
+
 var errClosedByPeer = errors.New("the peer has closed the connection")
 
 // disconnect ends the connection in good order. It returns the reason if that is errIdle or
@@ -123,6 +140,9 @@ func (se *session) disconnect(ctx context.Context, reason error) error {
 	defer cancel()
 	err := se.client.Disconnect(ctx)
 	idle := errors.Is(reason, errIdle)
+	if err == nil {
+		se.sender.tracker.markWorked(time.Now())
+	}
 	se.sender.logThrottled(se.log, slog.LevelInfo, "disconnected", "idle", idle, "unconfirmed", se.unconfirmed(), "err", err)
 	if (idle || errors.Is(reason, broker.ErrReopen)) && err == nil {
 		return reason
@@ -149,7 +169,7 @@ func (se *session) openConsumer(ctx context.Context) (broker.Consumer, error) {
 			return nil, &brokerError{err}
 		}
 		troubles.set(object, &brokerError{err})
-		se.sender.peer.stats.recordError(err)
+		se.sender.recordBrokerError(err)
 		se.sender.logThrottled(se.log, slog.LevelWarn, brokerUnusable, "err", err)
 		select {
 		case <-time.After(pauseForBroker()):
@@ -189,7 +209,7 @@ func (se *session) pump(ctx context.Context, consumer broker.Consumer) error {
 			if err := se.awaitQuiet(ctx); err != nil {
 				return err
 			}
-			se.addSent(sent{d.Tag, fp})
+			se.addSent(sent{d.Tag, fp, time.Since(se.since)})
 			if _, err := se.client.Send(ctx, stomp.Message{Type: d.Type, ContentType: "application/json", Body: body}); err != nil {
 				se.removeLastSent()
 				return err
@@ -241,7 +261,16 @@ func (se *session) confirm(n uint64) (tag uint64, ok bool) {
 	if len(done) == 0 {
 		return 0, false
 	}
+	now := time.Now()
+	se.lastReceipt = now
+	se.sender.tracker.markWorked(now)
 	se.sender.peer.stats.confirmed.Add(uint64(len(done)))
+	se.sender.peer.stats.confirms.record(now, func(r recorder) {
+		elapsed := now.Sub(se.since)
+		for i := range done {
+			r.add(elapsed - done[i].at)
+		}
+	})
 	return done[len(done)-1].tag, true
 }
 
@@ -257,6 +286,17 @@ func (se *session) unconfirmed() int {
 	se.mu.Lock()
 	defer se.mu.Unlock()
 	return len(se.sent.items)
+}
+
+// unconfirmedSince returns since when sent messages have waited for the peer to confirm any of
+// them, zero if none wait.
+func (se *session) unconfirmedSince() time.Time {
+	se.mu.Lock()
+	defer se.mu.Unlock()
+	if len(se.sent.items) == 0 {
+		return time.Time{}
+	}
+	return later(se.since.Add(se.sent.items[0].at), se.lastReceipt)
 }
 
 // deadLetterTimeout bounds the time for making a refused message a dead letter, for
@@ -363,7 +403,8 @@ func nextBatch(ctx context.Context, consumer broker.Consumer, idle time.Duration
 }
 
 // awaitMessage waits, without a connection, until there is a message in the queue. The
-// message stays there for the next connection.
+// message stays there for the next connection. awaitMessage returns errCheckDue when the link
+// has to be checked.
 func (sd *sender) awaitMessage(ctx context.Context) error {
 	consumer, err := sd.s.cfg.Broker.Consume(ctx, sd.queue)
 	if err != nil {
@@ -372,9 +413,10 @@ func (sd *sender) awaitMessage(ctx context.Context) error {
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
 	defer sd.watchQueueRequests(consumer, func() { stop(errYielded) })()
+	defer sd.scheduleCheck(ctx, func() { stop(errCheckDue) })()
 	_, err = consumer.Next(ctx, 1)
-	if errors.Is(context.Cause(ctx), errYielded) {
-		err = errYielded
+	if cause := context.Cause(ctx); errors.Is(cause, errYielded) || err != nil && errors.Is(cause, errCheckDue) {
+		err = cause
 	}
 	if closeErr := consumer.Close(); err == nil && closeErr != nil {
 		err = fmt.Errorf("queue %s: %w", sd.queue, closeErr)

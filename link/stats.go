@@ -28,17 +28,34 @@ type peerStats struct {
 	confirms   latencies // from sending a message to the arrival of its receipt
 	handshakes latencies // of TLS
 
-	mu        sync.Mutex // guards what follows
-	conns     map[*openConn]struct{}
-	lastLeaf  *x509.Certificate // the server certificate that the peer sent last
-	lastError string
-	errorAt   time.Time // when lastError was recorded; zero if there was none
+	mu       sync.Mutex // guards what follows
+	conns    map[*openConn]struct{}
+	lastLeaf *x509.Certificate // the server certificate that the peer sent last
+	errors   [3]recordedError  // the last ones, by origin
+	contact  time.Time         // when the peer last showed life on a connection that is closed; zero: never
 }
+
+// recordedError is an error that the status shows.
+type recordedError struct {
+	text string
+	at   time.Time // zero if there was none
+}
+
+// origin is what an error belongs to: when that works again, the error is not shown any more.
+type origin int
+
+const (
+	outgoing  origin = iota // the direction in which this node sends
+	fromPeer                // the direction in which the peer sends
+	directory               // the peer's files in the node's directory, and what is made of them in the broker
+)
 
 // openConn is a connection that carries messages.
 type openConn struct {
 	Connection
-	leaf *x509.Certificate
+	leaf             *x509.Certificate
+	wire             *wireConn        // nil in tests
+	unconfirmedSince func() time.Time // since when messages wait for the peer's confirmation; zero: none do; nil if nothing is sent
 }
 
 // counts returns the present values of the counters.
@@ -66,14 +83,13 @@ func (s *peerStats) messageReceived(bytes int) {
 
 // connOpened records that a connection has begun to carry messages. The caller calls
 // closed when the connection carries no more messages.
-func (s *peerStats) connOpened(c Connection, chain []*x509.Certificate) (closed func()) {
+func (s *peerStats) connOpened(conn *openConn) (closed func()) {
 	s.connects.Add(1)
-	c.Since = time.Now()
-	conn := &openConn{Connection: c}
+	conn.Since = time.Now()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if len(chain) > 0 {
-		conn.leaf, s.lastLeaf = chain[0], chain[0]
+	if conn.leaf != nil {
+		s.lastLeaf = conn.leaf
 	}
 	if s.conns == nil {
 		s.conns = make(map[*openConn]struct{})
@@ -83,20 +99,40 @@ func (s *peerStats) connOpened(c Connection, chain []*x509.Certificate) (closed 
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		delete(s.conns, conn)
+		s.contact = later(s.contact, conn.wire.lastRead())
 	}
 }
 
-// recordFailure counts a failure of the link, and keeps its error.
-func (s *peerStats) recordFailure(err error) {
-	s.failures.Add(1)
-	s.recordError(err)
-}
-
-// recordError keeps an error for the status, without counting it.
-func (s *peerStats) recordError(err error) {
+// madeContact records that the peer has shown life: it has completed a TLS handshake.
+func (s *peerStats) madeContact() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.lastError, s.errorAt = excerpt.Limit(err.Error(), maxErrorText), time.Now()
+	s.contact = time.Now()
+}
+
+// lastContact returns when the peer last showed life, zero if it has not. The caller holds mu.
+func (s *peerStats) lastContact() time.Time {
+	last := s.contact
+	for c := range s.conns {
+		last = later(last, c.wire.lastRead())
+	}
+	return last
+}
+
+// recordFailure counts a failure to send, and keeps its error.
+func (s *peerStats) recordFailure(err error) {
+	s.failures.Add(1)
+	s.recordError(outgoing, err)
+}
+
+// recordError keeps an error for the status, without counting it. A nil error removes the last one.
+func (s *peerStats) recordError(from origin, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.errors[from] = recordedError{}
+	if err != nil {
+		s.errors[from] = recordedError{excerpt.Limit(err.Error(), maxErrorText), time.Now()}
+	}
 }
 
 // peerCertificates returns the server certificates of the peer on its open connections

@@ -34,16 +34,18 @@ type PeerStatus struct {
 	Type string `json:"type,omitempty"` // empty while the peer's files cannot be read
 	// State is the result of [node.Peer.State], "unreadable" if the peer's files could
 	// never be read, or "gone" if they do not exist any more.
-	State        string       `json:"state"`
-	Deactivated  string       `json:"deactivated,omitempty"` // the date
-	Servers      []string     `json:"servers"`               // the peer's addresses, from its stomp.toml
-	InfoBundle   string       `json:"info_bundle,omitempty"` // the date of the info-bundle with these addresses
-	Queues       []string     `json:"queues"`                // the queues in the broker that lead to the peer
-	Connections  []Connection `json:"connections"`           // those that carry messages, the oldest first
-	Counts       Counts       `json:"counts"`
-	LastError    string       `json:"last_error,omitempty"` // may quote what the peer has written
-	LastErrorAt  *time.Time   `json:"last_error_at,omitempty"`
-	Certificates []Expiry     `json:"certificates"` // those that the link needs, the first to expire first
+	State       string       `json:"state"`
+	Deactivated string       `json:"deactivated,omitempty"` // the date
+	Servers     []string     `json:"servers"`               // the peer's addresses, from its stomp.toml
+	InfoBundle  string       `json:"info_bundle,omitempty"` // the date of the info-bundle with these addresses
+	Queues      []string     `json:"queues"`                // the queues in the broker that lead to the peer
+	Connections []Connection `json:"connections"`           // those that carry messages, the oldest first
+	Counts      Counts       `json:"counts"`
+	// LastError is the last error in a direction that has not worked since. It may quote what
+	// the peer has written.
+	LastError    string     `json:"last_error,omitempty"`
+	LastErrorAt  *time.Time `json:"last_error_at,omitempty"`
+	Certificates []Expiry   `json:"certificates"` // those that the link needs, the first to expire first
 
 	Out LinkState `json:"out"` // this node sends to the peer
 	In  LinkState `json:"in"`  // the peer sends to this node
@@ -110,7 +112,7 @@ func (s *Service) Status() Status {
 		st.Trouble = err.Error()
 	}
 	for _, p := range s.peers.all() {
-		st.Peers = append(st.Peers, p.status(now))
+		st.Peers = append(st.Peers, p.status(s.shared, now))
 	}
 	slices.SortFunc(st.Peers, func(a, b PeerStatus) int { return cmp.Compare(a.ID, b.ID) })
 	return st
@@ -165,7 +167,7 @@ func (r *reconciler) setHealth(err error) {
 	r.health.Store(&err)
 }
 
-func (p *peer) status(now time.Time) PeerStatus {
+func (p *peer) status(s *shared, now time.Time) PeerStatus {
 	st := PeerStatus{
 		ID: p.id, State: "unreadable",
 		Servers: []string{}, Queues: []string{}, Connections: []Connection{},
@@ -192,12 +194,15 @@ func (p *peer) status(now time.Time) PeerStatus {
 		st.Connections = append(st.Connections, c.Connection)
 	}
 	slices.SortFunc(st.Connections, func(a, b Connection) int { return a.Since.Compare(b.Since) })
-	if !t.errorAt.IsZero() {
-		at := t.errorAt
-		st.LastError, st.LastErrorAt = t.lastError, &at
+	wall := time.Now() // events are recorded by this clock, not by that for certificates
+	st.Out, st.In = p.linkStates(s, wall)
+	if e := p.lastError(st.Out, st.In, wall); !e.at.IsZero() {
+		st.LastError, st.LastErrorAt = e.text, &e.at
 	}
-	st.Out, st.In = p.linkStates(&st, now)
-	st.Confirm, st.ConfirmHistogram, st.HandshakeHistogram = t.confirms.timing(now), t.confirms.histogram(), t.handshakes.histogram()
+	if last := t.lastContact(); !last.IsZero() {
+		st.LastContact = &last
+	}
+	st.Confirm, st.ConfirmHistogram, st.HandshakeHistogram = t.confirms.timing(wall), t.confirms.histogram(), t.handshakes.histogram()
 	return st
 }
 

@@ -75,6 +75,7 @@ func clientTLS(own *tls.Certificate, p *node.Peer, groups []tls.CurveID, now fun
 type peerConn struct {
 	*tls.Conn
 	wire  *wireConn           // below TLS
+	took  time.Duration       // of the handshake
 	own   *x509.Certificate   // this node's server certificate, as it was sent
 	chain []*x509.Certificate // of the other side, verified, leaf first
 }
@@ -169,6 +170,16 @@ type wireConn struct {
 	since atomic.Pointer[time.Time] // when the handshake was completed; nil before
 	read  atomic.Int64              // bytes since then
 	data  atomic.Int64              // bytes that TLS has returned
+	last  atomic.Int64              // when data was last read, in ns since 1970; 0 if it was not
+}
+
+// lastRead returns when the other side last sent something after the handshake, zero if it has
+// not, or c is nil.
+func (c *wireConn) lastRead() time.Time {
+	if c == nil || c.last.Load() == 0 {
+		return time.Time{}
+	}
+	return time.Unix(0, c.last.Load())
 }
 
 // begin starts to count the bytes read. It is called when the handshake is complete.
@@ -182,6 +193,9 @@ func (c *wireConn) Read(p []byte) (int, error) {
 	since := c.since.Load()
 	if since == nil {
 		return n, err
+	}
+	if n > 0 {
+		c.last.Store(time.Now().UnixNano())
 	}
 	data := c.data.Load()
 	overhead := c.read.Add(int64(n)) - data

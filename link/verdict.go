@@ -1,35 +1,160 @@
 package link
 
-import "time"
+import (
+	"errors"
+	"fmt"
+	"time"
 
-// linkStates returns the states of the two directions of the link, from what is in st.
-func (p *peer) linkStates(st *PeerStatus, now time.Time) (out, in LinkState) {
-	if v, ok := directoryVerdict(st.State); ok {
-		s := LinkState{Verdict: v, Since: p.since}
-		return s, s
+	"peerlink/internal/excerpt"
+	"peerlink/stomp"
+)
+
+// linkStates returns the states of the two directions of the link.
+func (p *peer) linkStates(s *shared, now time.Time) (out, in LinkState) {
+	files, in := p.files.current(now, 0), p.in.current(now, 0)
+	switch v := files.Verdict; {
+	case v == VerdictSigned && in.Verdict == VerdictNotRegistered:
+		return in, in // the peer connects, so the fault is here
+	case v == VerdictBrokerUnavailable:
+		out = files
+	case v == VerdictUnreadable && p.state.Load() != nil:
+		out = p.outState(s, now) // the link stays as it is
+	case v != "":
+		return files, files
+	default:
+		out = p.outState(s, now)
 	}
-	out, in = LinkState{Verdict: VerdictConnecting, Since: p.since}, LinkState{Verdict: VerdictConnecting, Since: p.since}
-	for _, c := range st.Connections {
-		if c.Direction == Sending {
-			out = LinkState{Verdict: VerdictLinked, Since: c.Since}
-		} else {
-			in = LinkState{Verdict: VerdictLinked, Since: c.Since}
-		}
-	}
-	return out, in
+	return out, p.inState(in, out, now)
 }
 
-// directoryVerdict returns the verdict that follows from [PeerStatus].State alone, if any.
-func directoryVerdict(state string) (v Verdict, ok bool) {
-	switch state {
-	case "deactivated":
-		return VerdictDeactivated, true
-	case "signed":
-		return VerdictSigned, true
-	case "unreadable":
-		return VerdictUnreadable, true
-	case "gone":
-		return VerdictGone, true
+// outState returns the state of sending to the peer, over all queues.
+func (p *peer) outState(s *shared, now time.Time) LinkState {
+	var states []LinkState
+	for _, t := range p.outTrackers() {
+		if st := t.current(now, s.cfg.UnconfirmedAfter); st.Verdict != "" {
+			states = append(states, st)
+		}
 	}
-	return "", false
+	switch {
+	case len(states) > 0:
+		return worst(states)
+	case s.receiveOnly:
+		return LinkState{Verdict: VerdictElsewhere, Since: p.since, Reason: "this process only receives"}
+	}
+	return LinkState{Verdict: VerdictConnecting, Since: p.since}
+}
+
+// inState returns the state of receiving from the peer. in is what the connections from the peer
+// have shown, and out the state of the other direction.
+func (p *peer) inState(in, out LinkState, now time.Time) LinkState {
+	switch in.Verdict {
+	case VerdictLinked:
+		return p.slowed(in, now)
+	case "", VerdictResting:
+		return p.inferIn(in, out)
+	}
+	return in
+}
+
+// slowed returns a state of receiving that replaces linked while this node accepts messages of the
+// peer more slowly than the peer sends, or not at all.
+func (p *peer) slowed(in LinkState, now time.Time) LinkState {
+	if since, ok := p.quotaFull.holds(now); ok {
+		return LinkState{Verdict: VerdictQuotaFull, Since: since,
+			Reason: "the messages of the peer that no application has consumed fill its quota, or the disk is almost full: no more are accepted",
+			Remedy: "see that the applications consume their messages: peerlink queue list"}
+	}
+	if since, ok := p.throttled.holds(now); ok {
+		return LinkState{Verdict: VerdictThrottled, Since: since, Reason: "the peer sends more messages per second than are accepted from it",
+			Remedy: "nothing has to be done, all messages arrive in the end; to accept more: peerlink serve --max-rate"}
+	}
+	return in
+}
+
+// inferIn returns the state of receiving while the peer has no connection to this node, and its last
+// one, if any, has ended in good order. The peer connects only when it has something to send, so
+// the other direction shows how it is.
+func (p *peer) inferIn(in, out LinkState) LinkState {
+	switch out.Verdict {
+	case VerdictUnreachable, VerdictNotRegistered, VerdictWrongCertificate, VerdictCertificateExpired:
+		in = out
+		in.Reason = "the peer is not connected to this node, and the other way: " + out.Reason
+		in.NextAttempt = nil
+	case VerdictConnecting, VerdictElsewhere:
+		if in.Verdict == "" {
+			in = LinkState{Verdict: VerdictConnecting, Since: p.since, Reason: "the peer has not connected since this service started"}
+		}
+	default:
+		if in.Verdict == "" {
+			in = LinkState{Verdict: VerdictResting, Since: p.since}
+		}
+	}
+	return in
+}
+
+// trackFiles records what follows from the peer's files, after they have been read or could not be
+// applied because of err.
+func (p *peer) trackFiles(err error) {
+	read := p.lastRead.Load()
+	var own *brokerError
+	switch {
+	case p.gone.Load():
+		p.files.set(LinkState{Verdict: VerdictGone, Reason: "the peer's directory does not exist any more", Remedy: "put it back from a backup, or start the service anew"})
+	case errors.As(err, &own):
+		p.files.set(LinkState{Verdict: VerdictBrokerUnavailable, Reason: own.Error(), Remedy: brokerRemedy})
+	case err != nil:
+		p.files.set(LinkState{Verdict: VerdictUnreadable, Reason: err.Error(), Remedy: "peerlink check"})
+	case read == nil:
+	case read.Deactivated != "":
+		p.files.set(LinkState{Verdict: VerdictDeactivated, Reason: "on " + excerpt.Of(read.Deactivated)})
+	case read.SubCA == nil:
+		p.files.set(LinkState{Verdict: VerdictSigned, Reason: "this node has no peer certificate from the peer",
+			Remedy: fmt.Sprintf("ask the owner of %s for the peer certificate made there by peerlink peer sign, and run: peerlink peer register CERT", p.id)})
+	default:
+		p.files.clear(VerdictGone, VerdictBrokerUnavailable, VerdictUnreadable, VerdictDeactivated, VerdictSigned)
+		if p.state.Load() == nil {
+			return
+		}
+		p.in.clear(VerdictNotRegistered)
+	}
+}
+
+// explainLoss returns the state of receiving after a connection from the peer has ended with err.
+func explainLoss(err error, peer string, now time.Time) LinkState {
+	var expired *certificateExpired
+	var violation *stomp.ProtocolError
+	switch {
+	case errors.As(err, &expired):
+		return explain(err, peer, now)
+	case errors.As(err, &violation), errors.Is(err, errOverhead):
+		return LinkState{Verdict: VerdictRefused, Reason: "a connection from the peer was ended: " + excerpt.Of(err.Error()), Remedy: "tell the owner of " + peer}
+	}
+	return LinkState{Verdict: VerdictUnreachable, Reason: "the connection from the peer was lost, and it has not connected again: " + describeNetworkError(err),
+		Remedy: "peerlink ping " + peer}
+}
+
+// lastError returns the last error that still matters. The caller holds stats.mu.
+func (p *peer) lastError(out, in LinkState, now time.Time) (last recordedError) {
+	for from, e := range p.stats.errors {
+		if e.at.After(last.at) && !p.isOver(origin(from), e.at, out, in, now) {
+			last = e
+		}
+	}
+	return last
+}
+
+// isOver reports whether the direction in which an error has occurred has worked since.
+func (p *peer) isOver(from origin, at time.Time, out, in LinkState, now time.Time) bool {
+	switch {
+	case from == fromPeer:
+		return in.Verdict.Severity() != Bad && p.in.workedSince(at, now)
+	case from == directory || out.Verdict.Severity() == Bad:
+		return false
+	}
+	for _, t := range p.outTrackers() {
+		if t.workedSince(at, now) {
+			return true
+		}
+	}
+	return false
 }

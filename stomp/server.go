@@ -156,6 +156,10 @@ func (s *Server) Finish() error {
 	return s.conn.sendLast(s.conn.limits, NewFrame("RECEIPT", "receipt-id", *s.disconnectReceipt))
 }
 
+// Disconnected reports, after Next has returned [io.EOF], whether the client has sent DISCONNECT
+// with a receipt header. Otherwise it may have ended unexpectedly.
+func (s *Server) Disconnected() bool { return s.disconnectReceipt != nil }
+
 // Fail sends the client an ERROR and closes the connection; see [Conn.Fail]. It
 // confirms nothing.
 func (s *Server) Fail(e *ServerError) error { return s.conn.Fail(e) }
