@@ -71,7 +71,7 @@ func explainRefusal(refused *stomp.ServerError, peer string) LinkState {
 			Remedy: fmt.Sprintf("ask the owner of %s to look (peerlink peer list), and to sign and register this node again if it is missing", peer)}
 	case noActiveLinkText.MatchString(text):
 		return LinkState{Verdict: VerdictNotRegistered, Remedy: register,
-			Reason: "the peer has no active link with this node: most likely it has not registered the certificate that this node has issued to it, or else it has deactivated this node"}
+			Reason: "the peer has no active link with this node: most likely it has not registered the certificate that this node has issued to it, or else it has deactivated this node, or its service has not made its queues yet"}
 	case isFromFuture(refused):
 		return LinkState{Verdict: VerdictClockDiffers, Reason: "the clock of the peer is behind that of this node, or a message has a wrong timestamp; " + reason,
 			Remedy: "compare the clocks of both machines, for example with: timedatectl"}

@@ -42,7 +42,7 @@ func (sd *sender) scheduleCheck(ctx context.Context, due func()) (cancel func())
 		return func() {}
 	}
 	ctx, cancel = context.WithCancel(ctx)
-	crashed := sd.peer.checkNow.Next()
+	crashed, earliest := sd.peer.checkNow.Next(), sd.restedAt.Add(min(minCheckPause, interval/2))
 	go func() {
 		// The time is random, so that the checks of many peers are spread.
 		timer := time.NewTimer(interval/2 + rand.N(interval/2+1))
@@ -55,7 +55,7 @@ func (sd *sender) scheduleCheck(ctx context.Context, due func()) (cancel func())
 			select {
 			case <-ctx.Done():
 				return
-			case <-time.After(time.Until(sd.restedAt.Add(min(minCheckPause, interval/2)))):
+			case <-time.After(time.Until(earliest)):
 			}
 		}
 		due()

@@ -71,7 +71,7 @@ func (t *tracker) opened(c *openConn) (closed func()) {
 		t.conns = make(map[*openConn]struct{})
 	}
 	t.conns[c] = struct{}{}
-	if !mayRecur(t.state.Verdict) {
+	if recursWithin(t.state.Verdict) == 0 {
 		t.setLocked(LinkState{Verdict: VerdictLinked}, time.Now())
 	}
 	return func() {
@@ -87,18 +87,21 @@ func (t *tracker) opened(c *openConn) (closed func()) {
 func (t *tracker) lastClosed(s LinkState) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if len(t.conns) == 0 && !mayRecur(t.state.Verdict) {
+	if len(t.conns) == 0 && recursWithin(t.state.Verdict) == 0 {
 		t.setLocked(s, time.Now())
 	}
 }
 
-// mayRecur reports whether the fault may be found only after a connection has been opened.
-func mayRecur(v Verdict) bool {
+// recursWithin returns how long a connection must have lasted to show that a fault is over, if the
+// fault may be found only after a connection has been opened, and 0 otherwise.
+func recursWithin(v Verdict) time.Duration {
 	switch v {
-	case VerdictRefused, VerdictNotRegistered, VerdictClockDiffers, VerdictBrokerUnavailable:
-		return true
+	case VerdictRefused, VerdictClockDiffers:
+		return steady
+	case VerdictNotRegistered, VerdictBrokerUnavailable:
+		return steady / 10 // without a message
 	}
-	return false
+	return 0
 }
 
 // settle changes the verdict to linked if something that has happened since it was set shows that
@@ -107,9 +110,10 @@ func (t *tracker) settle(now time.Time) {
 	if t.state.Verdict.Severity() != Bad {
 		return
 	}
+	hold := recursWithin(t.state.Verdict)
 	for c := range t.conns {
 		since := later(c.Since, t.at)
-		if t.workedAfter(t.at) || now.Sub(since) > steady && mayRecur(t.state.Verdict) {
+		if t.workedAfter(t.at) || hold > 0 && now.Sub(since) > hold {
 			t.state, t.at = LinkState{Verdict: VerdictLinked, Since: since}, now
 			return
 		}
@@ -210,6 +214,13 @@ func (e *episode) begin() (end func()) {
 		e.active--
 		e.last = time.Now()
 	}
+}
+
+// mark records that the condition holds at the time now, and returns since when it does.
+func (e *episode) mark(now time.Time) (since time.Time) {
+	e.begin()()
+	since, _ = e.holds(now)
+	return since
 }
 
 // holds reports whether the condition holds, and since when.

@@ -1,6 +1,7 @@
 package link
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"time"
@@ -15,8 +16,8 @@ func (p *peer) linkStates(s *shared, now time.Time) (out, in LinkState) {
 	switch v := files.Verdict; {
 	case v == VerdictSigned && in.Verdict == VerdictNotRegistered:
 		return in, in // the peer connects, so the fault is here
-	case v == VerdictBrokerUnavailable:
-		out = files
+	case v == VerdictBrokerUnavailable && p.state.Load() != nil:
+		out = files // the peer may send
 	case v == VerdictUnreadable && p.state.Load() != nil:
 		out = p.outState(s, now) // the link stays as it is
 	case v != "":
@@ -24,7 +25,7 @@ func (p *peer) linkStates(s *shared, now time.Time) (out, in LinkState) {
 	default:
 		out = p.outState(s, now)
 	}
-	return out, p.inState(in, out, now)
+	return out, p.inState(s, in, out, now)
 }
 
 // outState returns the state of sending to the peer, over all queues.
@@ -46,29 +47,27 @@ func (p *peer) outState(s *shared, now time.Time) LinkState {
 
 // inState returns the state of receiving from the peer. in is what the connections from the peer
 // have shown, and out the state of the other direction.
-func (p *peer) inState(in, out LinkState, now time.Time) LinkState {
+func (p *peer) inState(s *shared, in, out LinkState, now time.Time) LinkState {
 	switch in.Verdict {
-	case VerdictLinked:
-		return p.slowed(in, now)
 	case "", VerdictResting:
-		return p.inferIn(in, out)
+		in = p.inferIn(in, out)
 	}
-	return in
-}
-
-// slowed returns a state of receiving that replaces linked while this node accepts messages of the
-// peer more slowly than the peer sends, or not at all.
-func (p *peer) slowed(in LinkState, now time.Time) LinkState {
-	if since, ok := p.quotaFull.holds(now); ok {
-		return LinkState{Verdict: VerdictQuotaFull, Since: since,
+	switch since, throttled := p.throttled.holds(now); {
+	case in.Verdict.Severity() == Bad:
+	case p.isQuotaFull(s):
+		return LinkState{Verdict: VerdictQuotaFull, Since: p.quotaFull.mark(now),
 			Reason: "the messages of the peer that no application has consumed fill its quota, or the disk is almost full: no more are accepted",
 			Remedy: "see that the applications consume their messages: peerlink queue list"}
-	}
-	if since, ok := p.throttled.holds(now); ok {
+	case throttled && in.Verdict == VerdictLinked:
 		return LinkState{Verdict: VerdictThrottled, Since: since, Reason: "the peer sends more messages per second than are accepted from it",
 			Remedy: "nothing has to be done, all messages arrive in the end; to accept more: peerlink serve --max-rate"}
 	}
 	return in
+}
+
+// isQuotaFull reports whether the broker accepts no more messages from the peer at present.
+func (p *peer) isQuotaFull(s *shared) bool {
+	return s.quotas != nil && errors.Is(s.quotas.AwaitQuota(endedContext, p.id), context.Canceled)
 }
 
 // inferIn returns the state of receiving while the peer has no connection to this node, and its last
