@@ -60,7 +60,7 @@ func (p *peer) inState(s *shared, in, out LinkState, now time.Time) LinkState {
 			Remedy: "see that the applications consume their messages: peerlink queue list"}
 	case throttled && in.Verdict == VerdictLinked:
 		return LinkState{Verdict: VerdictThrottled, Since: since, Reason: "the peer sends more messages per second than are accepted from it",
-			Remedy: "nothing has to be done, all messages arrive in the end; to accept more: peerlink serve --max-rate"}
+			Remedy: "nothing has to be done, all messages arrive in the end; to accept more: peerlink serve --peer-rate"}
 	}
 	return in
 }
