@@ -279,7 +279,7 @@ func (p *peer) rejectInactive(id pki.Identity, chain []*x509.Certificate) (rejec
 	p.in.set(LinkState{Verdict: VerdictNotRegistered,
 		Reason: "the peer connects to this node, where the peer certificate that it has issued is not registered",
 		Remedy: "run, with the certificate that the owner of " + p.id + " has sent: peerlink peer register CERT"})
-	return "Not registered: the owner of this node has not registered the peer certificate from you yet."
+	return "This node has no active link with you: its owner has not registered the peer certificate from you yet."
 }
 
 // signedBy reports whether the server certificate of a verified chain was signed with the key of root.

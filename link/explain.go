@@ -53,7 +53,7 @@ const brokerRemedy = "see the log of this service, and the broker's"
 // those of our own nodes and of the reference implementation. See also tooManyText.
 var (
 	unknownPeerText   = regexp.MustCompile(`^Unknown peer: this node has not registered a peer certificate from you\.$`)
-	notRegisteredText = regexp.MustCompile(`^Not registered: the owner of this node has not registered the peer certificate from you yet\.$`)
+	notRegisteredText = regexp.MustCompile(`^This node has no active link with you: its owner has not registered the peer certificate from you yet\.$`)
 	noActiveLinkText  = regexp.MustCompile(`^(This node has no active link with you\.|Unknown peer serial number\.)$`)
 )
 

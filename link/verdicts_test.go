@@ -3,9 +3,12 @@ package link_test
 import (
 	"encoding/json"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -13,6 +16,7 @@ import (
 	"peerlink/link"
 	"peerlink/link/linktest"
 	"peerlink/node/nodetest"
+	"peerlink/stomp"
 )
 
 // outBecomes waits until a node's state of sending to a peer has the verdict, and a reason that
@@ -336,4 +340,73 @@ func TestLinkStateJSON(t *testing.T) {
 	if err != nil || string(got) != want {
 		t.Errorf("got %s, %v; expected %s", got, err, want)
 	}
+}
+
+// A peer that dies without closing its connections, such as one whose machine has lost power, is
+// unreachable in both directions once its heart-beats are missing.
+func TestVerdictSilent(t *testing.T) {
+	t.Parallel()
+	authority, other := linktest.New(t, aa), linktest.New(t, ca)
+	beat := stomp.HeartBeat{Send: 50 * time.Millisecond, Receive: 50 * time.Millisecond, Grace: 500 * time.Millisecond}
+	authority.Config.HeartBeat, other.Config.HeartBeat = beat, beat
+	var frozen atomic.Bool
+	toAuthority, toOther := freezable(t, &frozen, authority.Addr), freezable(t, &frozen, other.Addr)
+	authority.WriteStompTOML(toAuthority)
+	other.WriteStompTOML(toOther)
+	nodetest.Peer(t, authority.Node, other.Node)
+	authority.Start()
+	other.Start()
+	for _, pair := range [][2]*linktest.Node{{authority, other}, {other, authority}} {
+		outBecomes(t, pair[0], pair[1], link.VerdictLinked, "")
+		inBecomes(t, pair[0], pair[1], link.VerdictLinked, "")
+	}
+	frozen.Store(true)
+	outBecomes(t, authority, other, link.VerdictUnreachable, "")
+	inBecomes(t, authority, other, link.VerdictUnreachable, "")
+}
+
+// freezable returns the address of a relay to a server. While frozen is set it forwards nothing, and
+// neither closes nor answers.
+func freezable(t *testing.T, frozen *atomic.Bool, server string) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var conns sync.WaitGroup
+	t.Cleanup(func() { l.Close(); conns.Wait() })
+	forward := func(from, to net.Conn) {
+		defer conns.Done()
+		defer to.Close()
+		buf := make([]byte, 32<<10)
+		for {
+			n, err := from.Read(buf)
+			if err != nil {
+				return
+			}
+			if frozen.Load() {
+				continue
+			}
+			if _, err := to.Write(buf[:n]); err != nil {
+				return
+			}
+		}
+	}
+	go func() {
+		for {
+			client, err := l.Accept()
+			if err != nil {
+				return
+			}
+			upstream, err := net.Dial("tcp", server)
+			if err != nil {
+				client.Close()
+				continue
+			}
+			conns.Add(2)
+			go forward(client, upstream)
+			go forward(upstream, client)
+		}
+	}()
+	return l.Addr().String()
 }

@@ -41,6 +41,7 @@ var reading = map[string][]string{
 	"peer register":         {"{peer.crt}"},
 	"peer show":             {"BOB"},
 	"peer sign":             {"{other.zip} --key={key} --passphrase-file={pass}", "{other-aa.zip} -C peer --registry={registry}", "other-aa.zip -C peer --registry=registry --registry-key={public.key}"},
+	"ping":                  {"BOB --server-cert={server.crt} --server-key={server.key}"},
 	"queue drop":            {"BOB --all --yes --state=state --save=saved"},
 	"queue list":            {"--state=state"},
 	"queue retry":           {"BOB --all --state=state"},

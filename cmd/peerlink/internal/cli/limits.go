@@ -24,12 +24,16 @@ const reserve = 16 << 20
 // defaultQuota is the default maximum size, in bytes, of the stored messages from one peer.
 const defaultQuota = 1 << 30
 
+// minCheckInterval is the shortest time between two checks of a link that rests.
+const minCheckInterval = time.Minute
+
 // limitFlags are the flags for the limits on the resources that one peer can use.
 type limitFlags struct {
 	connections int
 	rate        int           // messages per second; 0: no limit
 	quota       byteSize      // 0: no limit
 	idle        time.Duration // 0: never
+	check       time.Duration // of a link that rests; 0: never
 }
 
 func (l *limitFlags) add(c *cobra.Command) {
@@ -39,10 +43,12 @@ func (l *limitFlags) add(c *cobra.Command) {
 	flags.IntVar(&l.rate, "peer-rate", link.DefaultMaxRate, "accept no more than `N` messages a second from one peer; 0: no limit")
 	flags.Var(&l.quota, "peer-quota", "`SIZE` that the messages from one peer may take in the embedded broker, as 500MB or 1GiB, before no more are accepted for the time being; 0: no limit")
 	flags.DurationVar(&l.idle, "idle", 10*time.Minute, "the `TIME` without messages after which a connection is closed until there is something to send; 0: never")
+	flags.DurationVar(&l.check, "check-interval", 24*time.Hour, "the longest `TIME` for which a link without a connection is not checked, by connecting to the peer for a moment; 0: never")
 	fromEnv(flags, "max-connections-per-peer", "PEERLINK_MAX_CONNECTIONS_PER_PEER", maxConnectionsVariable)
 	fromEnv(flags, "peer-rate", "PEERLINK_PEER_RATE")
 	fromEnv(flags, "peer-quota", "PEERLINK_PEER_QUOTA")
 	fromEnv(flags, "idle", "PEERLINK_IDLE")
+	fromEnv(flags, "check-interval", "PEERLINK_CHECK_INTERVAL")
 }
 
 // set checks the limits, and sets them in cfg, except the quota, which is the embedded broker's.
@@ -56,8 +62,11 @@ func (l *limitFlags) set(cfg *link.Config, broker string) error {
 		return usagef("--peer-rate %d: expected a number of messages, or 0", l.rate)
 	case l.idle < 0:
 		return usagef("--idle %v: expected a time like 10m, or 0", l.idle)
+	case l.check < 0 || l.check > 0 && l.check < minCheckInterval:
+		return usagef("--check-interval %v: expected %v or more, or 0", l.check, minCheckInterval)
 	}
 	cfg.MaxConnsPerPeer, cfg.MaxRate, cfg.IdleTimeout = l.connections, l.rate, l.idle
+	cfg.CheckInterval = l.check
 	if l.idle == 0 {
 		cfg.IdleTimeout = -1
 	}

@@ -119,10 +119,7 @@ key is not encrypted.`,
 	f.listen = ":1234"
 	flags.Var(&f.listen, "listen", "`ADDRESS` where peers connect, or only its port")
 	fromEnv(flags, "listen", "PEERLINK_LISTEN", "SWPT_SERVER_PORT")
-	flags.StringVar(&f.serverCert, "server-cert", "/etc/swpt/server.crt", "the server certificate `FILE`")
-	fromEnv(flags, "server-cert", "PEERLINK_SERVER_CERT", "SWPT_SERVER_CERT")
-	flags.StringVar(&f.serverKey, "server-key", "/secrets/swpt-server.key", "its key `FILE`")
-	fromEnv(flags, "server-key", "PEERLINK_SERVER_KEY", "SWPT_SERVER_KEY")
+	serverCertFlags(c, &f.serverCert, &f.serverKey)
 	proxyFromFlag(c, &f.proxyFrom)
 	brokerFlag(c, &f.broker)
 	queuePatternFlag(c, &f.queuePattern)

@@ -6,10 +6,21 @@ import (
 	"io/fs"
 	"log/slog"
 
+	"github.com/spf13/cobra"
+
 	"peerlink/internal/guard"
 	"peerlink/link"
 	"peerlink/node"
 )
+
+// serverCertFlags adds the flags for the server certificate and its key.
+func serverCertFlags(c *cobra.Command, cert, key *string) {
+	flags := c.Flags()
+	flags.StringVar(cert, "server-cert", "/etc/swpt/server.crt", "the server certificate `FILE`")
+	fromEnv(flags, "server-cert", "PEERLINK_SERVER_CERT", "SWPT_SERVER_CERT")
+	flags.StringVar(key, "server-key", "/secrets/swpt-server.key", "its key `FILE`")
+	fromEnv(flags, "server-key", "PEERLINK_SERVER_KEY", "SWPT_SERVER_KEY")
+}
 
 // loadCertificate reads the service's certificate and key. If other users can read or change the
 // key, it only logs a warning: in a container, the modes of mounted secrets may not be

@@ -1,0 +1,104 @@
+package link
+
+import (
+	"testing"
+	"time"
+)
+
+// A fault that may recur with each connection ends its verdict only when messages have passed, or a
+// connection has lasted; its beginning does not change while it recurs. Other faults end when a
+// connection is open.
+func TestTrackerFaultThatRecurs(t *testing.T) {
+	for _, c := range []struct {
+		fault   Verdict
+		opened  Verdict // at once
+		settled Verdict // after the connection has lasted
+	}{
+		{VerdictUnreachable, VerdictLinked, VerdictLinked},
+		{VerdictRefused, VerdictRefused, VerdictLinked},
+		{VerdictClockDiffers, VerdictClockDiffers, VerdictLinked},
+		{VerdictNotRegistered, VerdictNotRegistered, VerdictLinked},
+		{VerdictBrokerUnavailable, VerdictBrokerUnavailable, VerdictLinked},
+	} {
+		var tr tracker
+		tr.set(LinkState{Verdict: c.fault})
+		since := tr.current(time.Now(), time.Hour).Since
+		for range 2 {
+			conn := &openConn{Connection: Connection{Since: time.Now()}}
+			closed := tr.opened(conn)
+			if got := tr.current(time.Now(), time.Hour); got.Verdict != c.opened || got.Verdict == c.fault && got.Since != since {
+				t.Errorf("%s, and then a connection: %+v", c.fault, got)
+			}
+			closed()
+			tr.set(LinkState{Verdict: c.fault})
+			tr.connecting()
+		}
+		conn := &openConn{Connection: Connection{Since: time.Now()}}
+		tr.opened(conn)
+		if got := tr.current(time.Now().Add(steady+time.Second), time.Hour); got.Verdict != c.settled {
+			t.Errorf("%s, and then a connection that lasts: %+v", c.fault, got)
+		}
+
+		tr = tracker{}
+		tr.set(LinkState{Verdict: c.fault})
+		tr.opened(conn)
+		tr.markWorked(time.Now())
+		if got := tr.current(time.Now(), time.Hour); got.Verdict != VerdictLinked {
+			t.Errorf("%s, and then messages pass: %+v", c.fault, got)
+		}
+	}
+}
+
+// A failure counts from when the link was lost: from the attempt that follows, not from its end.
+func TestTrackerSinceLost(t *testing.T) {
+	var tr tracker
+	tr.connecting()
+	since := tr.current(time.Now(), 0).Since
+	for range 3 {
+		tr.set(LinkState{Verdict: VerdictUnreachable})
+		tr.connecting()
+	}
+	if got := tr.current(time.Now(), 0); got.Verdict != VerdictUnreachable || got.Since != since || got.NextAttempt != nil {
+		t.Errorf("%+v, expected unreachable since %v, with an attempt in progress", got, since)
+	}
+}
+
+// What holds for a moment many times a second counts as one condition, and ends a while after the last time.
+func TestEpisode(t *testing.T) {
+	var e episode
+	if _, ok := e.holds(time.Now()); ok {
+		t.Error("holds before it has begun")
+	}
+	e.begin()()
+	since, ok := e.holds(time.Now())
+	if !ok {
+		t.Fatal("does not hold")
+	}
+	end := e.begin()
+	if again, ok := e.holds(time.Now().Add(time.Hour)); !ok || again != since {
+		t.Errorf("holds %v since %v, expected since %v, while it has not ended", ok, again, since)
+	}
+	end()
+	if _, ok := e.holds(time.Now().Add(episodeGap + time.Second)); ok {
+		t.Error("holds long after its end")
+	}
+}
+
+// Of several queues the worst is shown, and those of other processes only if there are no others.
+func TestWorst(t *testing.T) {
+	early, late := time.Unix(1, 0), time.Unix(2, 0)
+	linked, elsewhere := LinkState{Verdict: VerdictLinked, Since: early}, LinkState{Verdict: VerdictElsewhere, Since: early}
+	bad, worse := LinkState{Verdict: VerdictRefused, Since: late}, LinkState{Verdict: VerdictUnreachable, Since: early}
+	for _, c := range []struct {
+		states []LinkState
+		want   LinkState
+	}{
+		{[]LinkState{linked, bad, worse}, worse},
+		{[]LinkState{linked, elsewhere}, linked},
+		{[]LinkState{elsewhere}, elsewhere},
+	} {
+		if got := worst(c.states); got != c.want {
+			t.Errorf("worst of %+v: %+v", c.states, got)
+		}
+	}
+}
