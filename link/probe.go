@@ -227,6 +227,11 @@ func (pg *probing) session(ctx context.Context) error {
 		return err
 	}
 	defer client.Close()
+	if err := awaitRefusal(ctx, client); err != nil {
+		connect := &pg.Stages[len(pg.Stages)-1]
+		connect.OK, connect.Err, connect.Detail = false, err, describeNetworkError(err)
+		return err
+	}
 	return pg.stage(StageReceipt, func() (string, error) {
 		ctx, cancel := context.WithTimeout(ctx, pg.cfg.DrainTimeout)
 		defer cancel()

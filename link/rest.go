@@ -1,10 +1,13 @@
 package link
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"math/rand/v2"
 	"time"
+
+	"peerlink/stomp"
 )
 
 // errCheckDue means that a resting link has to be checked.
@@ -77,6 +80,9 @@ func (sd *sender) checkResting(ctx context.Context) error {
 		return err
 	}
 	defer se.close()
+	if err := awaitRefusal(ctx, se.client); err != nil {
+		return err
+	}
 	ctx, cancel := context.WithTimeout(ctx, sd.s.cfg.DrainTimeout)
 	defer cancel()
 	if err := se.client.Disconnect(ctx); err != nil {
@@ -85,4 +91,17 @@ func (sd *sender) checkResting(ctx context.Context) error {
 	sd.tracker.markWorked(time.Now())
 	sd.tracker.set(LinkState{Verdict: VerdictResting})
 	return nil
+}
+
+// awaitRefusal waits whether the peer refuses a session after all, and returns its error: servers of
+// the reference implementation accept every session, and look only then who has opened it.
+func awaitRefusal(ctx context.Context, client *stomp.Client) error {
+	select {
+	case <-client.Done():
+		return cmp.Or(client.Err(), errClosedByPeer)
+	case <-time.After(quietTime):
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
 }

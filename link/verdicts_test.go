@@ -135,7 +135,7 @@ func TestVerdictResting(t *testing.T) {
 			return nil
 		})
 	}
-	checks(3)
+	checks(2)
 	if later := statusOf(t, authority, other); !later.Out.Since.Equal(st.Out.Since) {
 		t.Errorf("resting since %v, and after checks since %v", st.Out.Since, later.Out.Since)
 	}
