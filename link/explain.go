@@ -60,7 +60,7 @@ var (
 // explainRefusal returns the state after an ERROR from the peer.
 func explainRefusal(refused *stomp.ServerError, peer string) LinkState {
 	text := refused.Message
-	reason := fmt.Sprintf("the peer answered: %s", excerpt.Of(text))
+	reason := fmt.Sprintf("the peer answered: %s", excerpt.Limit(text, maxErrorText))
 	register := fmt.Sprintf("send peers/%s/peercert.crt to the owner of %s, who has to run: peerlink peer register peercert.crt", peer, peer)
 	switch {
 	case notRegisteredText.MatchString(text):
@@ -170,7 +170,7 @@ func describeOneError(err error) string {
 	case errors.As(err, &op) && op.Op == "dial" && op.Addr != nil:
 		return describeDial(op)
 	}
-	return excerpt.Of(err.Error())
+	return excerpt.Limit(err.Error(), maxErrorText)
 }
 
 // describeDial describes the error of a TCP connection that could not be made.

@@ -63,7 +63,7 @@ and no service has to run here. The exit code is 1 if any server fails.`,
 	}
 	serverCertFlags(c, &f.serverCert, &f.serverKey)
 	c.Flags().IntVar(&f.count, "count", 1, "connect to each server `N` times, with a second between")
-	c.Flags().BoolVar(&f.json, "json", false, "print JSON")
+	jsonFlag(c, &f.json)
 	return c
 }
 
