@@ -1,6 +1,8 @@
 package link_test
 
 import (
+	"context"
+	"crypto/tls"
 	"errors"
 	"io"
 	"net"
@@ -12,6 +14,7 @@ import (
 	"peerlink/link/linktest"
 	"peerlink/node"
 	"peerlink/node/nodetest"
+	"peerlink/stomp"
 )
 
 func prober(t *testing.T, n *linktest.Node) *link.Prober {
@@ -154,4 +157,60 @@ func TestProbeRefused(t *testing.T) {
 	if _, err := prober(t, other).Ping(t.Context(), "abcd9999"); !errors.Is(err, node.ErrUnknownPeer) {
 		t.Errorf("ping of an unknown peer: %v", err)
 	}
+}
+
+// A server of the reference implementation accepts every session, and refuses it a moment later. A
+// probe does not take that for success, nor does a check of a resting link.
+func TestRefusedAfterConnected(t *testing.T) {
+	t.Parallel()
+	authority, other := linktest.New(t, aa), linktest.New(t, ca)
+	nodetest.Peer(t, authority.Node, other.Node)
+	other.Start()
+	authority.Config.IdleTimeout, authority.Config.CheckInterval = 10*time.Millisecond, 50*time.Millisecond
+	authority.Start()
+	outBecomes(t, authority, other, link.VerdictResting, "")
+	if err := other.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	refuseLate(t, other)
+	probes, err := prober(t, authority).Ping(t.Context(), other.Identity().ID)
+	if err != nil || len(probes) != 1 {
+		t.Fatal(probes, err)
+	}
+	if p := probes[0]; stages(p) != "tcp tls connect!" || p.Failure.Verdict != link.VerdictNotRegistered {
+		t.Errorf("%+v, %+v", p, p.Failure)
+	}
+	outBecomes(t, authority, other, link.VerdictNotRegistered, "most likely")
+}
+
+// refuseLate serves at the node's address as the reference does for peers that are not registered.
+func refuseLate(t *testing.T, n *linktest.Node) {
+	t.Helper()
+	pair, err := tls.LoadX509KeyPair(n.CertFile, n.KeyFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := tls.Listen("tcp", n.Addr, &tls.Config{Certificates: []tls.Certificate{pair}, ClientAuth: tls.RequireAnyClientCert})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	go func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				server, err := stomp.NewServer(context.Background(), conn, stomp.ServerConfig{Destination: n.Identity().Type.Destination()})
+				if err != nil {
+					return
+				}
+				time.AfterFunc(100*time.Millisecond, func() { server.Fail(&stomp.ServerError{Message: "Unknown peer serial number."}) })
+				if _, err := server.Next(); errors.Is(err, io.EOF) {
+					server.Finish() // the client was faster
+				}
+			}()
+		}
+	}()
 }
