@@ -26,7 +26,7 @@ type peer struct {
 	stats          peerStats
 	in             tracker                   // what the peer sends
 	files          tracker                   // what follows from the node's directory; an empty verdict means that nothing speaks against traffic
-	quotaFull      episode                   // messages from the peer wait until its quota, or the disk, has space
+	quotaFull      condition                 // messages from the peer wait until its quota, or the disk, has space
 	throttled      episode                   // the peer sends more than this node accepts per second
 	checkNow       wait.Broadcast            // notified when a resting link should be checked soon
 	lastRead       atomic.Pointer[node.Peer] // the content of the peer's directory when it was last read; nil if it could never be read

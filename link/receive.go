@@ -448,8 +448,12 @@ func (r *receiver) awaitQuota(ctx context.Context) error {
 	if r.s.quotas.AwaitQuota(endedContext, r.peer.id) == nil {
 		return nil // no need to wait
 	}
-	defer r.peer.quotaFull.begin()()
-	return r.s.quotas.AwaitQuota(ctx, r.peer.id)
+	r.peer.quotaFull.hold(time.Now())
+	err := r.s.quotas.AwaitQuota(ctx, r.peer.id)
+	if err == nil {
+		r.peer.quotaFull.end()
+	}
+	return err
 }
 
 // capacityError returns why a wait for capacity or for the broker has ended: err, or the

@@ -141,17 +141,26 @@ func (t *tracker) workedSince(at, now time.Time) bool {
 	return false
 }
 
-// staleBroker is how long it is known that the broker cannot be used if nothing more happens.
-const staleBroker = 2 * time.Minute
+// staleAfter returns how long a fault is known without a connection if nothing more happens, and 0
+// if for ever: a peer that connects in vain does so every minute, and perhaps gives up.
+func staleAfter(v Verdict) time.Duration {
+	switch v {
+	case VerdictBrokerUnavailable:
+		return 2 * time.Minute
+	case VerdictNotRegistered:
+		return 10 * time.Minute
+	}
+	return 0
+}
 
 // current returns the state at the time now. If nothing has happened, its verdict is empty.
 func (t *tracker) current(now time.Time, unconfirmedAfter time.Duration) LinkState {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.settle(now)
-	switch {
-	case t.state.Verdict == VerdictBrokerUnavailable && len(t.conns) == 0 && now.Sub(t.at) > staleBroker:
-		return LinkState{} // nobody has tried again
+	switch stale := staleAfter(t.state.Verdict); {
+	case stale > 0 && len(t.conns) == 0 && now.Sub(t.at) > stale:
+		return LinkState{}
 	case t.state.Verdict != VerdictLinked:
 		return t.state
 	}
@@ -216,16 +225,32 @@ func (e *episode) begin() (end func()) {
 	}
 }
 
-// mark records that the condition holds at the time now, and returns since when it does.
-func (e *episode) mark(now time.Time) (since time.Time) {
-	e.begin()()
-	since, _ = e.holds(now)
-	return since
-}
-
 // holds reports whether the condition holds, and since when.
 func (e *episode) holds(now time.Time) (since time.Time, ok bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	return e.since, e.active > 0 || now.Sub(e.last) < episodeGap
+}
+
+// condition is a condition that has a beginning and an end.
+type condition struct {
+	mu    sync.Mutex
+	began time.Time // zero while it does not hold
+}
+
+// hold records that the condition holds at the time now, and returns since when it does.
+func (c *condition) hold(now time.Time) (since time.Time) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.began.IsZero() {
+		c.began = now
+	}
+	return c.began
+}
+
+// end records that the condition does not hold.
+func (c *condition) end() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.began = time.Time{}
 }

@@ -84,6 +84,36 @@ func TestEpisode(t *testing.T) {
 	}
 }
 
+// What a peer has tried in vain is forgotten when it does not try any more; what was the case last stays.
+func TestTrackerStale(t *testing.T) {
+	for v, want := range map[Verdict]Verdict{
+		VerdictNotRegistered: "", VerdictBrokerUnavailable: "", VerdictUnreachable: VerdictUnreachable, VerdictResting: VerdictResting,
+	} {
+		var tr tracker
+		tr.set(LinkState{Verdict: v})
+		if got := tr.current(time.Now().Add(time.Minute), 0).Verdict; got != v {
+			t.Errorf("a minute after %s: %q", v, got)
+		}
+		if got := tr.current(time.Now().Add(time.Hour), 0).Verdict; got != want {
+			t.Errorf("an hour after %s: %q, expected %q", v, got, want)
+		}
+	}
+}
+
+// A condition that is looked at rarely has the beginning that was seen first.
+func TestCondition(t *testing.T) {
+	var c condition
+	first := time.Now()
+	c.hold(first)
+	if since := c.hold(first.Add(time.Hour)); since != first {
+		t.Errorf("since %v, expected %v", since, first)
+	}
+	c.end()
+	if since := c.hold(first.Add(time.Hour)); since != first.Add(time.Hour) {
+		t.Errorf("after its end, since %v", since)
+	}
+}
+
 // Of several queues the worst is shown, and those of other processes only if there are no others.
 func TestWorst(t *testing.T) {
 	early, late := time.Unix(1, 0), time.Unix(2, 0)

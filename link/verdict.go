@@ -55,7 +55,7 @@ func (p *peer) inState(s *shared, in, out LinkState, now time.Time) LinkState {
 	switch since, throttled := p.throttled.holds(now); {
 	case in.Verdict.Severity() == Bad:
 	case p.isQuotaFull(s):
-		return LinkState{Verdict: VerdictQuotaFull, Since: p.quotaFull.mark(now),
+		return LinkState{Verdict: VerdictQuotaFull, Since: p.quotaFull.hold(now),
 			Reason: "the messages of the peer that no application has consumed fill its quota, or the disk is almost full: no more are accepted",
 			Remedy: "see that the applications consume their messages: peerlink queue list"}
 	case throttled && in.Verdict == VerdictLinked:
@@ -67,7 +67,11 @@ func (p *peer) inState(s *shared, in, out LinkState, now time.Time) LinkState {
 
 // isQuotaFull reports whether the broker accepts no more messages from the peer at present.
 func (p *peer) isQuotaFull(s *shared) bool {
-	return s.quotas != nil && errors.Is(s.quotas.AwaitQuota(endedContext, p.id), context.Canceled)
+	full := s.quotas != nil && errors.Is(s.quotas.AwaitQuota(endedContext, p.id), context.Canceled)
+	if !full {
+		p.quotaFull.end()
+	}
+	return full
 }
 
 // inferIn returns the state of receiving while the peer has no connection to this node, and its last
