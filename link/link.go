@@ -38,6 +38,9 @@
 // only receives ([NewReceiveOnly]), a [QueueSender] only sends from one queue, and a
 // [QueueDrainer] only drains one.
 //
+// What happens is recorded for each direction of a link, where it happens ([tracker]), and shown to
+// the operator as one verdict ([LinkState]). A [Prober] tests the path to a peer without a service.
+//
 // One goroutine polls the node's directory and reconciles the peers ([peerSet], [peer])
 // with it. Only this goroutine changes their state. Connections use an immutable copy
 // of the state ([peerState]), and end when the state changes in a way that matters
