@@ -276,6 +276,7 @@ func (p *peer) rejectInactive(id pki.Identity, chain []*x509.Certificate) (rejec
 	if read == nil || read.State() != "signed" || read.Identity != id || !signedBy(read.Root, chain) {
 		return noActiveLink
 	}
+	p.stats.madeContact()
 	p.in.set(LinkState{Verdict: VerdictNotRegistered,
 		Reason: "the peer connects to this node, where the peer certificate that it has issued is not registered",
 		Remedy: "run, with the certificate that the owner of " + p.id + " has sent: peerlink peer register CERT"})

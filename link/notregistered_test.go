@@ -51,7 +51,11 @@ func TestVerdictNotRegistered(t *testing.T) {
 			remedy(t, st.Out, "peerlink peer register peercert.crt")
 			remedy(t, st.Out, "the owner of "+lacks.Identity().ID)
 			inBecomes(t, has, lacks, link.VerdictNotRegistered, "")
-			remedy(t, inBecomes(t, lacks, has, link.VerdictNotRegistered, "is not registered").In, "peerlink peer register CERT")
+			attempt := inBecomes(t, lacks, has, link.VerdictNotRegistered, "is not registered")
+			remedy(t, attempt.In, "peerlink peer register CERT")
+			if attempt.LastContact == nil {
+				t.Error("an attempt of the peer is no contact")
+			}
 			remedy(t, outBecomes(t, lacks, has, link.VerdictNotRegistered, "is not registered").Out, "peerlink peer register CERT")
 
 			register(t, lacks, has)

@@ -119,9 +119,26 @@ func (pr *Prober) Probe(ctx context.Context, p *node.Peer, server, network strin
 	if err != nil {
 		failure := explain(err, p.Identity.ID, pr.cfg.Now())
 		failure.Since = pg.At
+		if failure.Verdict == VerdictUnreachable {
+			failure.Remedy = unreachableRemedy(pg.Failed().Name, p.Identity.ID)
+		}
 		pg.Failure = &failure
 	}
 	return pg.Probe
+}
+
+// unreachableRemedy returns what the operator can do if no session with the peer could be opened
+// because the stage failed. It is more exact than that of [LinkState], which is to probe.
+func unreachableRemedy(stage, peer string) string {
+	switch stage {
+	case StageDNS:
+		return fmt.Sprintf("if other names can be resolved here, ask the owner of %s for its present address, in a new info-bundle: peerlink peer sign BUNDLE.zip", peer)
+	case StageTCP:
+		return fmt.Sprintf("see that no firewall between here and there blocks the port, and ask the owner of %s whether its service runs at this address", peer)
+	case StageTLS:
+		return fmt.Sprintf("ask the owner of %s which program listens at this address; if it is peerlink, the network may lose large packets", peer)
+	}
+	return fmt.Sprintf("ask the owner of %s to look into the log of its service", peer)
 }
 
 func (pg *probing) run(ctx context.Context, network string) error {
