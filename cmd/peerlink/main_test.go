@@ -100,9 +100,14 @@ func TestScripts(t *testing.T) {
 			return os.WriteFile(filepath.Join(env.WorkDir, "pass"), []byte("correct horse battery staple\n"), 0o600)
 		},
 		Condition: func(cond string) (bool, error) {
-			if cond == "openssl" {
+			switch cond {
+			case "openssl":
 				_, err := exec.LookPath("openssl")
 				return err == nil, nil
+			case "sshagent":
+				return hasSSHAgent(), nil
+			case "softhsm":
+				return hasSoftHSM(), nil
 			}
 			return false, fmt.Errorf("unknown condition %q", cond)
 		},
@@ -117,6 +122,8 @@ func TestScripts(t *testing.T) {
 			"publish":     publish,
 			"waitaside":   waitAside,
 			"jsondoc":     jsondoc,
+			"sshagent":    sshAgent,
+			"agentkey":    agentKey,
 		},
 	})
 }

@@ -202,17 +202,12 @@ func sign(template *x509.Certificate, pub crypto.PublicKey, issuer []byte, key c
 	template.SignatureAlgorithm = algorithm
 	template.NotBefore = now.Add(-backdating)
 	parent := &x509.Certificate{RawSubject: issuer, PublicKey: key.Public()}
-	der, err := x509.CreateCertificate(rand.Reader, template, parent, pub, key)
+	der, err := x509.CreateCertificate(rand.Reader, template, parent, pub, derSigner{key})
 	if err != nil {
 		return nil, err
 	}
 	cert, err := x509.ParseCertificate(der)
 	if err != nil {
-		return nil, err
-	}
-	// It is sufficient to check after signing: if the check fails, the signature is
-	// not returned.
-	if err := checkNotZip(cert.RawTBSCertificate); err != nil {
 		return nil, err
 	}
 	if !bytes.Equal(cert.RawSubject, template.RawSubject) || !bytes.Equal(cert.RawIssuer, issuer) || !sameKey(cert.PublicKey, pub) {

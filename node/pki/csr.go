@@ -49,15 +49,12 @@ func NewCSR(id Identity, key crypto.Signer, kind CSRKind) ([]byte, error) {
 		RawSubject:         subject,
 		SignatureAlgorithm: algorithm,
 		ExtraExtensions:    append(extensions, ski),
-	}, key)
+	}, derSigner{key})
 	if err != nil {
 		return nil, fmt.Errorf("signing request for %v: %w", id, err)
 	}
 	csr, err := x509.ParseCertificateRequest(der)
 	if err != nil {
-		return nil, fmt.Errorf("signing request for %v: %w", id, err)
-	}
-	if err := checkNotZip(csr.RawTBSCertificateRequest); err != nil {
 		return nil, fmt.Errorf("signing request for %v: %w", id, err)
 	}
 	return der, checkCSR(csr)

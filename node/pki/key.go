@@ -123,7 +123,8 @@ func sameKey(a, b crypto.PublicKey) bool {
 
 // SignData signs data as "openssl dgst -sha256 -sign" does: with SHA-256, and RSA PKCS #1
 // v1.5 or ECDSA in ASN.1. It is used for info-bundles. It fails if the first byte of data is
-// 0x30 (ASCII "0"), as that of a certificate.
+// 0x30 (ASCII "0"), as that of a certificate. If the key is a [crypto.MessageSigner], it gets the
+// data itself.
 func SignData(key crypto.Signer, data []byte) ([]byte, error) {
 	if err := checkPublicKey(key.Public()); err != nil {
 		return nil, err
@@ -131,8 +132,14 @@ func SignData(key crypto.Signer, data []byte) ([]byte, error) {
 	if err := checkNotDER(data); err != nil {
 		return nil, err
 	}
-	sum := sha256.Sum256(data)
-	return key.Sign(rand.Reader, sum[:], crypto.SHA256)
+	sig, err := crypto.SignMessage(key, rand.Reader, data, crypto.SHA256)
+	if err != nil {
+		return nil, err
+	}
+	if err := VerifyData(key.Public(), data, sig); err != nil {
+		return nil, fmt.Errorf("self-check: %w", err)
+	}
+	return sig, nil
 }
 
 // VerifyData checks a signature made by [SignData]. If the key is not supported, the error

@@ -2,8 +2,10 @@ package pki
 
 import (
 	"bytes"
+	"crypto"
 	"errors"
 	"fmt"
+	"io"
 )
 
 // A root key signs certificates, certificate signing requests, and nodeinfo.zip, with the
@@ -41,4 +43,15 @@ func checkNotDER(data []byte) error {
 		return fmt.Errorf("%w: it begins like a certificate", errAmbiguous)
 	}
 	return nil
+}
+
+// derSigner is a key that signs only what [checkNotZip] accepts. The check comes before the
+// signature, because the key may be elsewhere, and the signature pass through other hands.
+type derSigner struct{ crypto.Signer }
+
+func (k derSigner) SignMessage(rand io.Reader, der []byte, opts crypto.SignerOpts) ([]byte, error) {
+	if err := checkNotZip(der); err != nil {
+		return nil, err
+	}
+	return crypto.SignMessage(k.Signer, rand, der, opts)
 }

@@ -109,7 +109,7 @@ func (a *app) keyForBundle(ctx context.Context, d *node.Dir) (crypto.Signer, err
 // command fails earlier.
 func (a *app) announcedKey(ctx context.Context, d *node.Dir, announce func()) (crypto.Signer, error) {
 	_, statErr := os.Stat(a.keyPath())
-	prompts := statErr == nil && a.passphraseFile == "" && isTerminal(a.stdin)
+	prompts := statErr == nil && !a.keyInAgent() && a.passphraseFile == "" && isTerminal(a.stdin)
 	if prompts {
 		announce()
 	}
@@ -129,6 +129,11 @@ type announcingKey struct {
 func (k *announcingKey) Sign(rand io.Reader, digest []byte, opts crypto.SignerOpts) ([]byte, error) {
 	k.announce()
 	return k.Signer.Sign(rand, digest, opts)
+}
+
+func (k *announcingKey) SignMessage(rand io.Reader, message []byte, opts crypto.SignerOpts) ([]byte, error) {
+	k.announce()
+	return crypto.SignMessage(k.Signer, rand, message, opts)
 }
 
 // announceBundle prints what an info-bundle that is going to be signed contains.

@@ -32,7 +32,9 @@ The exit code is 1 if there is a problem; warnings and notes alone give 0.`,
 			if server.Cert != "" {
 				o.Servers = []check.ServerFiles{server}
 			}
-			o.KeyFile = a.keyFile
+			if !a.keyInAgent() { // nothing of a key in an agent can be checked without a signature
+				o.KeyFile = a.keyFile
+			}
 			r, err := check.Run(cmd.Context(), a.dir, o)
 			if err != nil {
 				return err

@@ -38,7 +38,7 @@ root-ca.crt or peercert.crt of which the directory has a copy, subnets that
 nobody uses, leftovers of interrupted commands.
 
 An existing encrypted root key (private/root-ca.key, or --key) is used instead
-of making a new one; if --key names a file that does not exist, the new root key
+of making a new one, and so is a key in ssh-agent (--key agent:SHA256:…); if --key names a file that does not exist, the new root key
 is made there. What is missing on the command line is asked for on a
 terminal.`,
 		Example: `  peerlink init accounting-authority --id 1234abcd --server stomp.example.com:1234
@@ -116,7 +116,7 @@ func (a *app) initNode(ctx context.Context, typeName, id, keyType string, server
 			return &usageError{err.Error()}
 		}
 	}
-	if restorable, err := node.RootRestorable(a.dir); restorable {
+	if restorable, err := node.RootRestorable(a.dir); restorable && !a.keyInAgent() {
 		if _, statErr := os.Stat(a.keyPath()); statErr != nil {
 			return err // a new root key would not match the root certificate
 		}
@@ -133,13 +133,17 @@ func (a *app) initNode(ctx context.Context, typeName, id, keyType string, server
 	if err := a.result(asJSON, made, made.ID); err != nil {
 		return err
 	}
+	backup := "Back up the root key file now, and its passphrase elsewhere: without both there are no\n" +
+		"new peers and no new server certificates, ever."
+	if a.keyInAgent() {
+		backup = "Be sure that there is a second copy of this key: without it there are no new peers and no\n" +
+			"new server certificates, ever. Every command that signs needs --key with it."
+	}
 	a.printMessage("This is the node ID of your %s.\n\n"+
 		"  root key          %s\n"+
-		"  fingerprint       %s\n\n"+
-		"Back up the root key file now, and its passphrase elsewhere: without both there are no\n"+
-		"new peers and no new server certificates, ever.\n"+
+		"  fingerprint       %s\n\n%s\n"+
 		"Next: \"peerlink server-cert issue\" and \"peerlink bundle create\".",
-		t, made.RootKey, made.Fingerprint)
+		t, made.RootKey, made.Fingerprint, backup)
 	return nil
 }
 
@@ -148,7 +152,7 @@ type initResult struct {
 	ID          string   `json:"id"`
 	Type        string   `json:"type"`
 	Fingerprint string   `json:"fingerprint"`
-	RootKey     string   `json:"root_key,omitempty"` // the file of the root key of a new node
+	RootKey     string   `json:"root_key,omitempty"` // the file of the root key of a new node, or agent:SHA256:…
 	Repaired    []string `json:"repaired"`           // what was done in an existing directory
 }
 
@@ -187,13 +191,22 @@ func (a *app) repair(ctx context.Context, asJSON bool) (done bool, err error) {
 	return true, err
 }
 
+// warnUsedKey warns that a root key that existed before may belong to a node, unless the root certificate for it is restored.
+func (a *app) warnUsedKey(key string) {
+	if restorable, _ := node.RootRestorable(a.dir); !restorable {
+		a.warn("The root key %s existed before. If it is the key of a node already, end this with Ctrl-C, or do not use the result: the node's peers have its present\nroot certificate on record, and refuse the new one that is made now. Put the node's directory back from a backup instead.", key)
+	}
+}
+
 // initKey decrypts the existing root key, or makes a new one.
 func (a *app) initKey(ctx context.Context, kind pki.KeyKind) (crypto.Signer, error) {
 	path := a.keyPath()
+	if a.keyInAgent() {
+		a.warnUsedKey(path)
+		return a.agentKey(ctx)
+	}
 	if _, err := os.Stat(path); err == nil {
-		if restorable, _ := node.RootRestorable(a.dir); !restorable {
-			a.warn("The root key %s existed before. If it is the key of a node already, end this with Ctrl-C, or do not use the result: the node's peers have its present\nroot certificate on record, and refuse the new one that is made now. Put the node's directory back from a backup instead.", path)
-		}
+		a.warnUsedKey(path)
 		a.printMessage("Using the root key that is there: %s", path)
 		key, pass, err := a.rootKeyAndPassphrase(ctx)
 		clear(pass)

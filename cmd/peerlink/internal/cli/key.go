@@ -45,6 +45,9 @@ made from it, still open with the old passphrase.`,
 			if a.passphraseFile == "-" && newFile == "-" {
 				return usagef("--passphrase-file - and --new-passphrase-file -: standard input holds one passphrase only; give the other one in a file")
 			}
+			if err := a.refuseAgentKey("an ssh-agent keeps no passphrase of a root key: change that of the key's own file, or the PIN of the token, where it is"); err != nil {
+				return err
+			}
 			if err := node.CheckReplaceable(a.keyPath()); err != nil {
 				return err
 			}
@@ -93,6 +96,9 @@ Print the pages, try a restore ("peerlink key drill"), and delete the files.`,
 		Example: "  peerlink key split --shares 5 --threshold 3 --out pages",
 		Args:    noArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := a.refuseAgentKey("an ssh-agent never gives the key itself, of which shares are made: name the key's file"); err != nil {
+				return err
+			}
 			d, err := node.OpenRoot(a.dir)
 			if err != nil {
 				return err
@@ -361,7 +367,8 @@ or scanned, as for "peerlink key join". Of the node's directory, root-ca.crt is
 enough. Nothing is changed, except that the date of the drill is noted in the
 directory if the rest of it is there; "peerlink check" reminds you after a year.
 The root key in private/ of the directory itself is no backup, and its test is not
-noted.`,
+noted. A key in ssh-agent (--key agent:SHA256:…) signs a text that means nothing:
+use the token that is kept as the backup, and not the one in daily use.`,
 		Example: `  peerlink key drill --key /media/stick/root-ca.key
   peerlink key drill --type
   peerlink key drill share-1-of-5.txt share-4-of-5.txt share-5-of-5.txt`,
@@ -381,6 +388,9 @@ noted.`,
 				var pass []byte
 				_, pass, err = a.joinShares(cmd.Context(), d, args)
 				clear(pass)
+			} else if a.keyInAgent() {
+				what = a.keyFile + " signs, and"
+				err = a.drillAgentKey(cmd.Context(), d)
 			} else {
 				what = a.keyPath() + " opens, and"
 				_, err = a.checkedRootKey(cmd.Context(), d)

@@ -28,7 +28,7 @@ const maxInputFile = 64 << 10
 
 // keyFlags adds the flags of the commands that use the root key.
 func (a *app) keyFlags(c *cobra.Command) *cobra.Command {
-	c.Flags().StringVar(&a.keyFile, "key", "", "the root key `FILE` (default private/root-ca.key in the node's directory)")
+	c.Flags().StringVar(&a.keyFile, "key", "", "the root key `FILE`, or agent:SHA256:… for a key in ssh-agent (default private/root-ca.key in the node's directory)")
 	c.Flags().StringVar(&a.passphraseFile, "passphrase-file", "", "read the root key's passphrase from the first line of `FILE`, - for standard input (default: ask)")
 	return c
 }
@@ -40,15 +40,18 @@ func (a *app) keyPath() string {
 	return node.DefaultKeyFile(a.dir)
 }
 
-// rootKey decrypts the root key, with the passphrase from the file given by a flag or from a
-// prompt.
+// rootKey returns the root key. It decrypts the key's file, with the passphrase from the file given
+// by a flag or from a prompt, unless an ssh-agent holds the key.
 func (a *app) rootKey(ctx context.Context) (crypto.Signer, error) {
+	if a.keyInAgent() {
+		return a.agentKey(ctx)
+	}
 	key, pass, err := a.rootKeyAndPassphrase(ctx)
 	clear(pass)
 	return key, err
 }
 
-// rootKeyAndPassphrase decrypts the root key, and returns it with its passphrase, which is nil if the key is not
+// rootKeyAndPassphrase decrypts the file of the root key, and returns it with its passphrase, which is nil if the key is not
 // encrypted.
 func (a *app) rootKeyAndPassphrase(ctx context.Context) (crypto.Signer, []byte, error) {
 	guard.ProtectProcess()
