@@ -105,12 +105,16 @@ func TestVerdictUnreachable(t *testing.T) {
 	outBecomes(t, authority, other, link.VerdictLinked, "")
 	authority.Put(other, linktest.Message(t, authority, other, 1))
 	other.Take(1)
+	confirmed := time.Now()
 	linktest.Eventually(t, "the last error is over", func() error {
 		if st := statusOf(t, authority, other); st.LastError != "" || st.Confirm.Count != 1 || st.Confirm.P50 <= 0 || st.ConfirmHistogram.Count != 1 || st.HandshakeHistogram.Count == 0 {
 			return fmt.Errorf("%+v", st)
 		}
 		return nil
 	})
+	if took := time.Since(confirmed); took > 20*time.Second { // a connection that lasts would show it after 30 s
+		t.Errorf("the last error was over %v after a message had passed", took)
+	}
 }
 
 // A link with nothing to send rests. If the peer dies then, a check finds out, although nothing is
