@@ -124,6 +124,7 @@ func TestScripts(t *testing.T) {
 			"jsondoc":     jsondoc,
 			"sshagent":    sshAgent,
 			"agentkey":    agentKey,
+			"aside":       aside,
 		},
 	})
 }

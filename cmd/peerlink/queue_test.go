@@ -4,10 +4,12 @@ import (
 	"context"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"peerlink/broker"
 	"peerlink/broker/embedded"
 	"peerlink/local"
 )
@@ -45,4 +47,49 @@ func waitAside(ts *testscript.TestScript, neg bool, args []string) {
 			ts.Fatalf("%q are set aside in queue %s, want %q", found, args[1], args[2:])
 		}
 	}
+}
+
+// aside STATE QUEUE N makes a message store whose queue has N messages set aside.
+func aside(ts *testscript.TestScript, neg bool, args []string) {
+	n, err := strconv.Atoi(args[2])
+	ts.Check(err)
+	ts.Check(makeAside(ts.MkAbs(args[0]), args[1], n, "a reason"))
+}
+
+// makeAside makes a message store in a state folder. The queue has n messages set aside, and one that
+// waits.
+func makeAside(state, queue string, n int, reason string) error {
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	store, err := embedded.Open(filepath.Join(state, "messages.db"), embedded.Options{})
+	if err != nil {
+		return err
+	}
+	defer store.Close()
+	if err := store.Bind(ctx, broker.PeerBinding{PeerID: "x", Prefix: "x", Exchange: "x", Fanout: true, Queues: []string{queue}}); err != nil {
+		return err
+	}
+	for range n + 1 {
+		if err := store.PutAll(ctx, queue, []broker.Outgoing{{Type: "T", Body: []byte("{}")}}); err != nil {
+			return err
+		}
+	}
+	c, err := store.Consume(ctx, queue)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	for taken := 0; taken < n; {
+		messages, err := c.Next(ctx, n-taken)
+		if err != nil {
+			return err
+		}
+		for _, m := range messages {
+			if err := c.DeadLetter(ctx, m.Tag, reason); err != nil {
+				return err
+			}
+		}
+		taken += len(messages)
+	}
+	return nil
 }

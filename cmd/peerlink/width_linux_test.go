@@ -3,14 +3,11 @@ package main
 import (
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
 
-	"peerlink/broker"
-	"peerlink/broker/embedded"
 	"peerlink/internal/terminal/terminaltest"
 	"peerlink/link"
 	"peerlink/node/nodetest"
@@ -60,7 +57,9 @@ func TestTablesFitTerminal(t *testing.T) {
 	id := ca.Identity().ID
 	const reason = "invalid PrepareTransfer: the reason why this message was set aside is longer than a line of 80 columns"
 	state := t.TempDir()
-	setAside(t, id, state, reason)
+	if err := makeAside(state, link.DefaultQueuePattern.Name(id, 0), 1, reason); err != nil {
+		t.Fatal(err)
+	}
 	for _, name := range []string{"", "The Harbour Bank of Somewhere"} {
 		if err := aa.SetPeerName(t.Context(), id, name); err != nil {
 			t.Fatal(err)
@@ -96,35 +95,5 @@ func checkWidth(t *testing.T, shown, id string, width int) {
 		if n := len([]rune(text)); n > width && strings.Contains(text, id) {
 			t.Errorf("%d columns: %d columns in\n%s", width, n, text)
 		}
-	}
-}
-
-// setAside makes a message store in which a message for a peer is set aside, and another one waits.
-func setAside(t *testing.T, peer, state, reason string) {
-	t.Helper()
-	store, err := embedded.Open(filepath.Join(state, "messages.db"), embedded.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer store.Close()
-	queue := link.DefaultQueuePattern.Name(peer, 0)
-	ctx := t.Context()
-	if err := store.Bind(ctx, broker.PeerBinding{PeerID: peer, Prefix: "aa", Exchange: "to_creditors", Fanout: true, Queues: []string{queue}}); err != nil {
-		t.Fatal(err)
-	}
-	if err := store.PutAll(ctx, queue, []broker.Outgoing{{Type: "PrepareTransfer", Body: []byte("{}")}, {Type: "PrepareTransfer", Body: []byte("{}")}}); err != nil {
-		t.Fatal(err)
-	}
-	c, err := store.Consume(ctx, queue)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
-	m, err := c.Next(ctx, 1)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := c.DeadLetter(ctx, m[0].Tag, reason); err != nil {
-		t.Fatal(err)
 	}
 }

@@ -208,6 +208,7 @@ next step is. To see it all at work on this machine: peerlink demo`,
 		a.manCommand(),
 		a.versionCommand(),
 	)
+	a.addCompletions(root)
 	return root
 }
 
