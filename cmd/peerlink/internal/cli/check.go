@@ -35,7 +35,9 @@ The exit code is 1 if there is a problem; warnings and notes alone give 0.`,
 			if !a.keyInAgent() { // nothing of a key in an agent can be checked without a signature
 				o.KeyFile = a.keyFile
 			}
+			stop := a.working("Checking the directory")
 			r, err := check.Run(cmd.Context(), a.dir, o)
+			stop()
 			if err != nil {
 				return err
 			}

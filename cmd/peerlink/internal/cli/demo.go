@@ -7,8 +7,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -52,10 +50,15 @@ func (a *app) demo(ctx context.Context, o demo.Options, keep string, asJSON bool
 	if keep == "" {
 		defer os.RemoveAll(o.Dir)
 	}
-	p := &progress{app: a, live: isTerminal(a.stderr)}
-	o.Step, o.Progress = p.step, p.messages
+	p := a.startProgress("Starting")
+	o.Step = func(text string) {
+		p.stop()
+		a.printMessage("• %s", text)
+		p = a.startProgress("  Working")
+	}
+	o.Progress = func(done, total int) { p.set(done, total) }
 	res, err := demo.Run(ctx, o)
-	p.clear()
+	p.stop()
 	if err != nil {
 		return err
 	}
@@ -111,33 +114,4 @@ func (a *app) showDemo(r *demo.Result) {
 	}
 	a.print("\n%d messages in %.1f s, %.0f a second, every one stored on both sides. The killed service\nwas down for %.1f s. Lost: %d.",
 		r.Delivered, r.Elapsed.Seconds(), float64(r.Delivered)/r.Elapsed.Seconds(), r.Outage.Seconds(), r.Lost)
-}
-
-// progress shows the progress on standard error: on a terminal one line that is updated,
-// otherwise only the steps.
-type progress struct {
-	*app
-	live  bool      // standard error is a terminal
-	shown time.Time // when the line was last updated
-}
-
-func (p *progress) step(text string) {
-	p.clear()
-	p.printMessage("• %s", text)
-}
-
-func (p *progress) messages(done, total int) {
-	if !p.live || time.Since(p.shown) < 100*time.Millisecond {
-		return
-	}
-	p.shown = time.Now()
-	const width = 40
-	filled := width * min(done, total) / max(total, 1)
-	fmt.Fprintf(raw(p.stderr), "\r\x1b[K  %s%s %d of about %d", strings.Repeat("█", filled), strings.Repeat("░", width-filled), done, total)
-}
-
-func (p *progress) clear() {
-	if p.live {
-		fmt.Fprint(raw(p.stderr), "\r\x1b[K")
-	}
 }

@@ -229,17 +229,21 @@ func (a *app) initKey(ctx context.Context, kind pki.KeyKind) (crypto.Signer, err
 	}
 	defer clear(pass)
 	a.printMessage("Generating the root key…")
-	key, err := pki.GenerateKey(kind)
+	key, err := a.makeKeyFile(path, kind, pass)
 	if err != nil {
-		return nil, err
-	}
-	pem, check, err := encryptKey(key, pass)
-	if err != nil {
-		return nil, err
-	}
-	if err := node.WriteKeyFile(path, pem, check); err != nil {
 		return nil, err
 	}
 	a.warnExposed(path)
 	return key, nil
+}
+
+// makeKeyFile makes a new root key, and writes it to a new file, encrypted with the passphrase.
+func (a *app) makeKeyFile(path string, kind pki.KeyKind, pass []byte) (crypto.Signer, error) {
+	stop := a.working("Generating the root key")
+	key, err := pki.GenerateKey(kind)
+	stop()
+	if err != nil {
+		return nil, err
+	}
+	return key, a.storeKey(node.WriteKeyFile, path, key, pass)
 }

@@ -63,11 +63,7 @@ made from it, still open with the old passphrase.`,
 				return err
 			}
 			defer clear(pass)
-			pem, check, err := encryptKey(key, pass)
-			if err != nil {
-				return err
-			}
-			if err := node.ReplaceKeyFile(a.keyPath(), pem, check); err != nil {
+			if err := a.storeKey(node.ReplaceKeyFile, a.keyPath(), key, pass); err != nil {
 				return err
 			}
 			a.removeLeftovers(a.keyPath(), key, pass, old)
@@ -144,7 +140,9 @@ func (a *app) splitKey(ctx context.Context, d *node.Dir, shares, threshold int, 
 	}
 	stored := passphrase.Normal(pass)
 	defer clear(stored)
+	stop := a.working("Making and testing the shares")
 	made, err := keyshare.Split(key, d.Identity(), stored, shares, threshold, time.Now())
+	stop()
 	if err != nil {
 		return err
 	}
@@ -237,11 +235,7 @@ root-ca.crt in the node's directory, of which nothing else is needed.`,
 				return err
 			}
 			defer clear(pass)
-			pem, check, err := encryptKey(key, pass)
-			if err != nil {
-				return err
-			}
-			if err := node.WriteKeyFile(out, pem, check); err != nil {
+			if err := a.storeKey(node.WriteKeyFile, out, key, pass); err != nil {
 				return err
 			}
 			a.warnExposed(out)

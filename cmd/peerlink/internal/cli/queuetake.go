@@ -38,7 +38,9 @@ sent is set aside again.`,
 				if p := c.queues[0].peer; p != nil && p.Deactivated != "" {
 					return fmt.Errorf("peer %s has been deactivated (%s): nothing can be sent to it any more", p.Identity.ID, p.Deactivated)
 				}
+				stop := a.working("Putting " + messageCount(c.count, "", "") + " back")
 				n, err := c.each(cmd.Context(), k.Retry)
+				stop()
 				if n > 0 || err == nil {
 					a.printMessage("%s back in the queue.", messageCount(n, "is", "are"))
 				}
@@ -79,7 +81,9 @@ restored; --save keeps them in a file.`,
 						return fmt.Errorf("%w; nothing was dropped", err)
 					}
 				}
+				stop := a.working("Dropping " + messageCount(c.count, "", ""))
 				n, err := c.each(cmd.Context(), k.Drop)
+				stop()
 				if n > 0 || err == nil {
 					a.printMessage("%s dropped.", messageCount(n, "was", "were"))
 				}
@@ -127,7 +131,9 @@ func (a *app) withSelected(cmd *cobra.Command, f queueFlags, args []string, all,
 	if err != nil {
 		return err
 	}
+	stop := a.working("Looking for the messages")
 	c, err := k.selectDeadLetters(cmd.Context(), queues, args[1:])
+	stop()
 	if err != nil {
 		return err
 	}

@@ -115,7 +115,9 @@ func (a *app) decryptWithPassphrase(ctx context.Context, prompt string, errWrong
 		if err != nil {
 			return nil, nil, nil, err
 		}
+		stop := a.working("Trying the passphrase")
 		key, pass, err := tryAll(given, decrypt)
+		stop()
 		if err == nil && ctx.Err() != nil {
 			clear(pass)
 			err = errInterrupted // the key has not been used yet
@@ -171,6 +173,16 @@ func encryptKey(key crypto.Signer, pass []byte) (pem []byte, check func(written 
 		}
 		return nil
 	}, err
+}
+
+// storeKey writes a root key to a file with write, encrypted with the passphrase.
+func (a *app) storeKey(write func(path string, pem []byte, check func([]byte) error) error, path string, key crypto.Signer, pass []byte) error {
+	defer a.working("Encrypting and testing the root key")()
+	pem, check, err := encryptKey(key, pass)
+	if err != nil {
+		return err
+	}
+	return write(path, pem, check)
 }
 
 // decrypter returns a function that decrypts the content of a key file.

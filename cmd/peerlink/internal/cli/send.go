@@ -93,7 +93,7 @@ func (a *app) send(ctx context.Context, peer, state, name string, in io.Reader, 
 	if err != nil {
 		return err
 	}
-	messages, err := readMessages(in, name, view)
+	messages, err := a.readMessages(in, name, view)
 	if err != nil {
 		return err
 	}
@@ -112,7 +112,10 @@ func (a *app) send(ctx context.Context, peer, state, name string, in io.Reader, 
 	if err := bindInTime(ctx, store, binding); err != nil {
 		return fmt.Errorf("%w; nothing was queued", err)
 	}
-	if err := store.PutAll(ctx, binding.Queues[0], messages); err != nil {
+	stop := a.working("Queuing " + messageCount(len(messages), "", ""))
+	err = store.PutAll(ctx, binding.Queues[0], messages)
+	stop()
+	if err != nil {
 		return fmt.Errorf("%w; nothing was queued", err)
 	}
 	a.printMessage("%s in the queue of %s, in %s.", messageCount(len(messages), "is", "are"), p.Identity, filepath.Dir(path))
@@ -140,7 +143,23 @@ func bindInTime(ctx context.Context, store *embedded.Store, binding broker.PeerB
 
 // readMessages reads and checks messages, one on each line. name is that of the input, for error
 // messages.
-func readMessages(in io.Reader, name string, view smp.View) ([]broker.Outgoing, error) {
+func (a *app) readMessages(in io.Reader, name string, view smp.View) ([]broker.Outgoing, error) {
+	if !a.isTyped(in) {
+		p := a.startProgress("Reading the messages")
+		defer p.stop()
+		return parseMessages(in, name, view, p.set)
+	}
+	return parseMessages(in, name, view, func(done, total int) {})
+}
+
+// isTyped reports whether an input is typed on a terminal, where nothing else may be written meanwhile.
+func (a *app) isTyped(in io.Reader) bool {
+	i, ok := in.(*input)
+	return ok && isTerminal(i.file)
+}
+
+// parseMessages is readMessages. It calls progress with the number of messages read so far.
+func parseMessages(in io.Reader, name string, view smp.View, progress func(done, total int)) ([]broker.Outgoing, error) {
 	text := bufio.NewReader(in)
 	if begin, _ := text.Peek(3); textfile.HasMark(begin) {
 		if rest, err := textfile.Decode(begin); err != nil || len(rest) > 0 {
@@ -168,6 +187,7 @@ func readMessages(in io.Reader, name string, view smp.View) ([]broker.Outgoing, 
 			return nil, fmt.Errorf("%s: line %d: %w; nothing was queued", name, n, err)
 		}
 		messages = append(messages, broker.Outgoing{Type: typ, ContentType: "application/json", Body: bytes.Clone(body)})
+		progress(len(messages), 0)
 	}
 	if err := lines.Err(); errors.Is(err, bufio.ErrTooLong) {
 		return nil, fmt.Errorf("%s: line %d is longer than %d bytes: expected one message in JSON on each line; nothing was queued", name, n, 4*smp.MaxBody)

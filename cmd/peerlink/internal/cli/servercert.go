@@ -39,7 +39,7 @@ request to where the root key is, and sign it there with "server-cert sign".`,
 			if err := checkCreatable(args...); err != nil {
 				return err
 			}
-			keyPEM, csr, err := newServerKey(d, keyType)
+			keyPEM, csr, err := a.newServerKey(d, keyType)
 			if err != nil {
 				return err
 			}
@@ -97,7 +97,7 @@ request to where the root key is, and sign it there with "server-cert sign".`,
 			if err != nil {
 				return err
 			}
-			keyPEM, csr, err := newServerKey(d, keyType)
+			keyPEM, csr, err := a.newServerKey(d, keyType)
 			if err != nil {
 				return err
 			}
@@ -182,12 +182,14 @@ func (a *app) showServerCert(path, key string, cert *x509.Certificate, asJSON bo
 }
 
 // newServerKey makes a server key, in PEM, and a certificate signing request for it.
-func newServerKey(d *node.Dir, keyType string) (keyPEM []byte, csr *x509.CertificateRequest, err error) {
+func (a *app) newServerKey(d *node.Dir, keyType string) (keyPEM []byte, csr *x509.CertificateRequest, err error) {
 	kind, err := pki.ParseKeyKind(keyType)
 	if err != nil {
 		return nil, nil, &usageError{"--key-type: " + err.Error()}
 	}
+	stop := a.working("Generating the server key")
 	key, err := pki.GenerateKey(kind)
+	stop()
 	if err != nil {
 		return nil, nil, err
 	}

@@ -23,7 +23,9 @@ func (a *app) status(cmd *cobra.Command, asJSON bool) error {
 	if err != nil {
 		return err
 	}
+	stop := a.working("Checking the directory")
 	report, err := check.Run(cmd.Context(), a.dir, check.Options{KeyFile: a.keyFile})
+	stop()
 	if err != nil {
 		return err
 	}

@@ -59,13 +59,13 @@ func TestByteOrderMarkBeforeMessages(t *testing.T) {
 		t.Errorf("read %q, %v", got, err)
 	}
 	// The error is about the message, not about the byte order mark.
-	if _, err := readMessages(strings.NewReader("\ufeff"+body), "x", smp.View{}); err == nil || !strings.Contains(err.Error(), "line 1") || strings.Contains(err.Error(), "JSON") {
+	if _, err := parseMessages(strings.NewReader("\ufeff"+body), "x", smp.View{}, func(done, total int) {}); err == nil || !strings.Contains(err.Error(), "line 1") || strings.Contains(err.Error(), "JSON") {
 		t.Error(err)
 	}
-	if _, err := readMessages(strings.NewReader("\xff\xfea\x00"), "x", smp.View{}); err == nil || !strings.Contains(err.Error(), "UTF-16") {
+	if _, err := parseMessages(strings.NewReader("\xff\xfea\x00"), "x", smp.View{}, func(done, total int) {}); err == nil || !strings.Contains(err.Error(), "UTF-16") {
 		t.Error(err)
 	}
-	if got, err := readMessages(strings.NewReader("\ufeff"), "x", smp.View{}); err != nil || len(got) != 0 {
+	if got, err := parseMessages(strings.NewReader("\ufeff"), "x", smp.View{}, func(done, total int) {}); err != nil || len(got) != 0 {
 		t.Errorf("an empty file: %v, %v", got, err)
 	}
 }

@@ -114,7 +114,9 @@ func (a *app) checkRegistry(ctx context.Context, b *infobundle.Bundle, t trustFl
 			return fmt.Errorf("%s: %w", t.registryKey, err)
 		}
 	}
+	stop := a.working("Reading the registry")
 	list, err := registry.Load(ctx, t.registry, key)
+	stop()
 	if err != nil {
 		return err
 	}
