@@ -29,6 +29,7 @@ var argumentCompleters = map[string][]completer{
 	"key split":       {nothing},
 	"init":            {oneOf(typeNames()...), nothing},
 	"log-level":       {oneOf(logLevels...), nothing},
+	"ping":            {peers, nothing},
 	"peer show":       {peers, nothing},
 	"peer name":       {peers, nothing},
 	"peer queues":     {peers, nothing},
