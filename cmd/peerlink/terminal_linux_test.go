@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"peerlink/internal/terminal/terminaltest"
+	"peerlink/link"
 	"peerlink/node/nodetest"
 	"peerlink/node/nodetype"
 )
@@ -113,6 +114,9 @@ func TestInterrupt(t *testing.T) {
 	nodetest.Peer(t, aa, ca)
 	single := nodetest.New(t, nodetype.CreditorsAgent, "ca.example.com:1234")
 	dir := t.TempDir()
+	if err := makeAside(dir, link.DefaultQueuePattern.Name(aa.Identity().ID, 0), 1, "a reason"); err != nil {
+		t.Fatal(err)
+	}
 	message := "message check --peer " + aa.Identity().ID + " --direction out --type FinalizeTransfer -C " + ca.Path()
 	for line, prompt := range map[string]string{
 		"init":                 "Type of the node",
@@ -124,8 +128,9 @@ func TestInterrupt(t *testing.T) {
 		"peer sign " + other.Bundle(t) + " -C " + single.Path():         "Fingerprint: ",
 		"send " + aa.Identity().ID + " -C " + ca.Path():                 "\x00",
 		message: "\x00",
-		"peer deactivate " + aa.Identity().ID + " -C " + ca.Path(): "Type yes or no",
-		"request forget 7 -C " + ca.Path():                         "Type yes or no",
+		"peer deactivate " + aa.Identity().ID + " -C " + ca.Path():                      "Type yes or no",
+		"queue drop " + aa.Identity().ID + " --all --state " + dir + " -C " + ca.Path(): "Type yes or no",
+		"request forget 7 -C " + ca.Path():                                              "Type yes or no",
 	} {
 		for _, how := range []string{"Ctrl-C", "SIGTERM"} {
 			t.Run(line[:min(len(line), 20)]+" "+how, func(t *testing.T) {
