@@ -1,16 +1,12 @@
 package embedded
 
 import (
-	"bufio"
-	"bytes"
 	"cmp"
-	"encoding/binary"
 	"errors"
 	"fmt"
-	"io"
 	"math/rand/v2"
 	"os"
-	"slices"
+	"strconv"
 	"strings"
 	"sync"
 
@@ -75,38 +71,65 @@ func (w *writeConn) commitChange(change func() error) error {
 	return err
 }
 
-// pairAttempts is how often a mismatch is checked again: another process may have the
-// store open and be changing it.
+// pairAttempts is how often the files are read: another process may have the store open and
+// be changing them meanwhile.
 const pairAttempts = 10
 
 // checkPair returns [errMixed] if the file and its write-ahead log are not of the same
-// point in time. Files that can not be read are left for SQLite to report.
-func checkPair(path string) error {
+// point in time, or the last transactions are missing, and [errDamaged] if the log is
+// damaged: SQLite ignores what follows the first damaged frame. Files that can not be read
+// are left for SQLite to report.
+func checkPair(path string) (err error) {
 	for range pairAttempts {
-		before, _, err := readWAL(path + "-wal")
-		if errors.Is(err, os.ErrNotExist) && lacksWAL(path) {
-			return fmt.Errorf("%w: %s was not closed, and %[2]s-wal, which may have the last messages, is missing."+
-				" If the sqlite3 tool has opened %[2]s here since, everything is in it: make an empty file %[2]s-wal."+
-				" Otherwise put %[2]s-wal back from the same moment, or make it an empty file to go on without the last messages",
-				errMixed, path)
-		}
-		if err != nil || before == nil {
+		if err = comparePair(path); err == nil {
 			return nil
-		}
-		token, err := tokenInFile(path)
-		if err != nil {
-			return nil
-		}
-		after, tokens, err := readWAL(path + "-wal")
-		if err != nil || len(tokens) == 0 || slices.Contains(tokens, token) || follows(token, tokens[0]) {
-			return nil
-		}
-		if bytes.Equal(before, after) {
-			return fmt.Errorf("%w: %s and %[2]s-wal are of different moments; put both back from the same moment, or make %[2]s-wal an empty file to use %[2]s without the transactions in %[2]s-wal",
-				errMixed, path)
 		}
 	}
+	return err
+}
+
+// comparePair is checkPair with one attempt.
+func comparePair(path string) error {
+	// Another process may commit between these steps, so what it changes last is read first.
+	recorded, isRecorded := recordedToken(path)
+	inFile, err := tokenInFile(path)
+	if err != nil {
+		return nil
+	}
+	log, err := readWAL(path + "-wal")
+	switch {
+	case errors.Is(err, os.ErrNotExist) && lacksWAL(path):
+		return fmt.Errorf("%w: %s was not closed, and %[2]s-wal, which may have the last messages, is missing."+
+			" If the sqlite3 tool has opened %[2]s here since, everything is in it: make an empty file %[2]s-wal, and remove %[2]s"+lastTokenSuffix+"."+
+			" Otherwise put %[2]s-wal back from the same moment, or do the same to go on without the last messages",
+			errMixed, path)
+	case err != nil:
+		return nil
+	case log.isDamaged():
+		return fmt.Errorf("%w: %s-wal can not be read from byte %d on; what follows in it may be messages."+
+			" Put back a copy of the whole state folder, or, to go on without these messages, cut the file there (truncate -s %[3]d %[2]s-wal), and remove %[2]s"+lastTokenSuffix,
+			errDamaged, path, log.valid)
+	case !log.continues(inFile):
+		return fmt.Errorf("%w: %s and %[2]s-wal are of different moments; put both back from the same moment, or, to use %[2]s without the transactions in %[2]s-wal, make that an empty file, and remove %[2]s"+lastTokenSuffix,
+			errMixed, path)
+	case isRecorded && !isClosed(path) && !log.endsWith(inFile, recorded):
+		return fmt.Errorf("%w: the last transactions are neither in %s nor in %[2]s-wal, which was cut short, is damaged or of an earlier moment;"+
+			" put both back from the same moment, or remove %[2]s"+lastTokenSuffix+" to go on without the last messages",
+			errMixed, path)
+	}
 	return nil
+}
+
+// isClosed reports whether the file, read without its write-ahead log, records that the last
+// service has closed it, or this can not be read.
+func isClosed(path string) bool {
+	c, err := openConnURI(path, "immutable=1")
+	if err != nil {
+		return true
+	}
+	defer c.close()
+	closed, err := c.number("SELECT closed FROM store")
+	return err != nil || closed != 0
 }
 
 // lacksWAL reports whether messages may be missing because there is no write-ahead log. This
@@ -116,20 +139,16 @@ func checkPair(path string) error {
 // log's content into the file and removed the log, nothing is missing: the file then has
 // the token of the last transaction (see [recordToken]).
 func lacksWAL(path string) bool {
-	c, err := openConnURI(path, "immutable=1")
-	if err != nil {
+	if isClosed(path) {
 		return false
 	}
-	defer c.close()
-	closed, err := c.number("SELECT closed FROM store")
-	if err != nil || closed != 0 {
-		return false
-	}
-	if token, err := c.number("PRAGMA application_id"); err == nil && isLastToken(path, uint32(token)) {
-		return false
+	if token, err := tokenInFile(path); err == nil {
+		if recorded, ok := recordedToken(path); ok && recorded == token {
+			return false
+		}
 	}
 	// Another service may have opened the store meanwhile.
-	_, err = os.Lstat(path + "-wal")
+	_, err := os.Lstat(path + "-wal")
 	return errors.Is(err, os.ErrNotExist)
 }
 
@@ -144,9 +163,10 @@ func tokenRecord(token uint32) string {
 }
 
 // recordToken writes the token of a transaction that is about to be committed to a file
-// beside the store. It does not sync the file: isLastToken ignores the record after the next
+// beside the store. It does not sync the file: recordedToken ignores the record after the next
 // start of the operating system, because a power failure may have left an older one. Errors
-// are ignored: without a record, lacksWAL reports that messages may be missing.
+// are ignored: without a record, lacksWAL reports that messages may be missing, and
+// comparePair can not detect that some are.
 func recordToken(store string, token uint32) {
 	record := tokenRecord(token)
 	if record == "" {
@@ -164,10 +184,18 @@ func recordToken(store string, token uint32) {
 	}
 }
 
-// isLastToken reports whether the last transaction is known to have this token.
-func isLastToken(store string, token uint32) bool {
+// recordedToken returns the token of the last transaction that was committed, or was about to
+// be committed, and false if it is unknown.
+func recordedToken(store string) (uint32, bool) {
 	record, err := os.ReadFile(store + lastTokenSuffix)
-	return err == nil && len(record) > 0 && string(record) == tokenRecord(token)
+	if err != nil || len(record) < 8 {
+		return 0, false
+	}
+	token, err := strconv.ParseUint(string(record[:8]), 16, 32)
+	if err != nil || string(record) != tokenRecord(uint32(token)) {
+		return 0, false
+	}
+	return uint32(token), true
 }
 
 const lastTokenSuffix = "-last"
@@ -192,73 +220,4 @@ func tokenInFile(path string) (uint32, error) {
 	defer c.close()
 	n, err := c.number("PRAGMA application_id")
 	return uint32(n), err
-}
-
-const (
-	walHeaderSize   = 32
-	frameHeaderSize = 24
-	walMagic        = 0x377f0682 // | 1 if checksums are big-endian
-)
-
-// readWAL returns the header of a write-ahead log, or nil if the log has none, and the tokens
-// of the transactions in the log (SQLite's file format, 4).
-func readWAL(path string) (header []byte, tokens []uint32, err error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, nil, err
-	}
-	defer f.Close()
-	r := bufio.NewReaderSize(f, 1<<20)
-	header = make([]byte, walHeaderSize)
-	if _, err := io.ReadFull(r, header); err != nil {
-		return nil, nil, nil
-	}
-	magic, size := binary.BigEndian.Uint32(header), binary.BigEndian.Uint32(header[8:])
-	if magic&^1 != walMagic || size < 512 || size > 65536 {
-		return nil, nil, nil
-	}
-	sum := walSum{order: binary.LittleEndian}
-	if magic&1 != 0 {
-		sum.order = binary.BigEndian
-	}
-	sum.add(header[:24])
-	if !sum.matches(header[24:]) {
-		return nil, nil, nil
-	}
-	frame := make([]byte, frameHeaderSize+size)
-	var uncommitted []uint32 // tokens of a transaction whose commit frame was not read yet
-	for {
-		if _, err := io.ReadFull(r, frame); err != nil {
-			return header, tokens, nil
-		}
-		page := frame[frameHeaderSize:]
-		sum.add(frame[:8])
-		sum.add(page)
-		if !bytes.Equal(frame[8:16], header[16:24]) || !sum.matches(frame[16:]) {
-			return header, tokens, nil // of an earlier use of the log, or incompletely written
-		}
-		if binary.BigEndian.Uint32(frame) == 1 {
-			uncommitted = append(uncommitted, binary.BigEndian.Uint32(page[tokenAt:]))
-		}
-		if binary.BigEndian.Uint32(frame[4:]) != 0 {
-			tokens, uncommitted = append(tokens, uncommitted...), nil
-		}
-	}
-}
-
-// walSum is the running checksum of a write-ahead log.
-type walSum struct {
-	order  binary.ByteOrder
-	s0, s1 uint32
-}
-
-func (s *walSum) add(data []byte) {
-	for i := 0; i < len(data); i += 8 {
-		s.s0 += s.order.Uint32(data[i:]) + s.s1
-		s.s1 += s.order.Uint32(data[i+4:]) + s.s0
-	}
-}
-
-func (s *walSum) matches(stored []byte) bool {
-	return binary.BigEndian.Uint32(stored) == s.s0 && binary.BigEndian.Uint32(stored[4:]) == s.s1
 }

@@ -98,6 +98,9 @@ func TestKilledIsNotMixed(t *testing.T) {
 		if err := openCopy(t, path, path+"-wal"); err != nil {
 			t.Fatalf("run %d: %v", run, err)
 		}
+		if err := checkPair(path); err != nil { // with messages.db-last
+			t.Fatalf("run %d: %v", run, err)
+		}
 		if run%5 == 2 { // start with a small log
 			s := openFile(t, path, Options{Service: true})
 			if err := s.Close(); err != nil {
