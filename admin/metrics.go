@@ -62,7 +62,7 @@ func (e emitter) service(l *Links) {
 }
 
 func (e emitter) peers(l *Links) {
-	states := map[string]int{"signed": 0, "registered": 0, "active": 0, "deactivated": 0, "unreadable": 0, "gone": 0}
+	states := map[string]int{"signed": 0, "registered": 0, "active": 0, "suspended": 0, "deactivated": 0, "unreadable": 0, "gone": 0}
 	for _, p := range l.Peers {
 		states[p.State]++
 		for _, c := range []struct {

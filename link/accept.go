@@ -269,11 +269,24 @@ func (a *acceptor) register(r *receiver, id pki.Identity, chain []*x509.Certific
 // noActiveLink is the rejection of a peer with which there must be no traffic.
 const noActiveLink = "This node has no active link with you."
 
+// suspendedLink is the beginning of the rejection of a peer while the link with it is suspended. The reason follows.
+const suspendedLink = "The owner of this node has suspended the link with you. It will be resumed."
+
 // rejectInactive returns the rejection of a peer that has no state. A peer that connects while
 // this node has not registered its certificate has registered that of this node: the fault is here.
 func (p *peer) rejectInactive(id pki.Identity, chain []*x509.Certificate) (rejection string) {
 	read := p.lastRead.Load()
-	if read == nil || read.State() != "signed" || read.Identity != id || !signedBy(read.Root, chain) {
+	if read == nil || read.Identity != id || !signedBy(read.Root, chain) {
+		return noActiveLink
+	}
+	switch read.State() {
+	case "suspended":
+		if read.Suspended.Reason != "" {
+			return suspendedLink + " Reason: " + read.Suspended.Reason
+		}
+		return suspendedLink
+	case "signed":
+	default:
 		return noActiveLink
 	}
 	p.stats.madeContact()

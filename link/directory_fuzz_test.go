@@ -27,7 +27,7 @@ func FuzzDirectory(f *testing.F) {
 	// The files that are read. Of others, such as ACTIVE, only the existence matters.
 	ofNode := []string{"db/nodetype", "db/nodeid", "root-ca.crt", "creditors-subnet.txt", "debtors-subnet.txt"}
 	ofPeer := []string{
-		"nodetype.txt", "queues.txt", "subnet.txt", "masq-subnet.txt", "DEACTIVATED",
+		"nodetype.txt", "queues.txt", "subnet.txt", "masq-subnet.txt", "DEACTIVATED", "SUSPENDED",
 		"root-ca.crt", "peercert.crt", "sub-ca.crt", stompTOML, updatedAt,
 	}
 	authority, creditors, debtors := fixedNode(f, aa), fixedNode(f, ca), fixedNode(f, da)

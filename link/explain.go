@@ -54,6 +54,7 @@ const brokerRemedy = "see the log of this service, and the broker's"
 var (
 	unknownPeerText   = regexp.MustCompile(`^Unknown peer: this node has not registered a peer certificate from you\.$`)
 	notRegisteredText = regexp.MustCompile(`^This node has no active link with you: its owner has not registered the peer certificate from you yet\.$`)
+	suspendedText     = regexp.MustCompile(`^The owner of this node has suspended the link with you\. It will be resumed\.( Reason: .*)?$`)
 	noActiveLinkText  = regexp.MustCompile(`^(This node has no active link with you\.|Unknown peer serial number\.)$`)
 )
 
@@ -72,6 +73,8 @@ func explainRefusal(refused *stomp.ServerError, peer string) LinkState {
 	case noActiveLinkText.MatchString(text):
 		return LinkState{Verdict: VerdictNotRegistered, Remedy: register,
 			Reason: "the peer has no active link with this node: most likely it has not registered the certificate that this node has issued to it, or else it has deactivated this node, or its service has not made its queues yet"}
+	case suspendedText.MatchString(text):
+		return LinkState{Verdict: VerdictSuspended, Reason: reason, Remedy: "wait, or ask the owner of " + peer}
 	case isFromFuture(refused):
 		return LinkState{Verdict: VerdictClockDiffers, Reason: "the clock of the peer is behind that of this node, or a message has a wrong timestamp; " + reason,
 			Remedy: "compare the clocks of both machines, for example with: timedatectl"}

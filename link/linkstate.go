@@ -58,6 +58,8 @@ const (
 	VerdictBrokerUnavailable Verdict = "broker_unavailable"
 	// VerdictDeactivated: the peer has been deactivated here.
 	VerdictDeactivated Verdict = "deactivated"
+	// VerdictSuspended: the owner of one of the two nodes has suspended the link.
+	VerdictSuspended Verdict = "suspended"
 	// VerdictUnreadable: the peer's files in the node's directory cannot be used.
 	VerdictUnreadable Verdict = "unreadable"
 	// VerdictGone: the peer's files do not exist any more.
@@ -75,6 +77,7 @@ var verdicts = map[Verdict]struct {
 	VerdictElsewhere:          {Idle, "served by another process of this node"},
 	VerdictDeactivated:        {Idle, "deactivated"},
 	VerdictConnecting:         {Warn, "connecting"},
+	VerdictSuspended:          {Warn, "suspended"},
 	VerdictSigned:             {Warn, "signed only"},
 	VerdictThrottled:          {Warn, "throttled"},
 	VerdictGone:               {Warn, "gone from the node's directory"},

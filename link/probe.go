@@ -89,6 +89,8 @@ func (pr *Prober) Peer(peerID string) (*node.Peer, error) {
 		return nil, err
 	case p.Deactivated != "":
 		return nil, fmt.Errorf("%w: %s has been deactivated", ErrNotActive, peerID)
+	case p.Suspended != nil:
+		return nil, fmt.Errorf("%w: the link with %s is suspended here; resume it first (peerlink peer resume %s)", ErrNotActive, peerID, peerID)
 	case p.SubCA == nil:
 		return nil, fmt.Errorf("%w: there is no peer certificate from %s, without which its servers refuse this node; register the one that its owner has sent (peerlink peer register CERT)", ErrNotActive, peerID)
 	case p.StompErr != nil:

@@ -117,7 +117,7 @@ func (q *QueueSender) peerState() (*peerState, error) {
 }
 
 // watchPeer checks the peer, and this node's certificate, every [Config.PollInterval]. It
-// returns when the peer is deactivated, or ctx is done.
+// returns when the peer is deactivated or suspended, or ctx is done.
 func (q *QueueSender) watchPeer(ctx context.Context) error {
 	for {
 		if err := q.waitForPoll(ctx); err != nil {
@@ -131,6 +131,9 @@ func (q *QueueSender) watchPeer(ctx context.Context) error {
 		}
 		if date, err := q.cfg.Dir.Deactivated(q.peerID); err == nil && date != "" {
 			return fmt.Errorf("%w: %s has been deactivated", ErrNotActive, q.peerID)
+		}
+		if s, err := q.cfg.Dir.Suspended(q.peerID); err == nil && s != nil {
+			return fmt.Errorf("%w: the link with %s is suspended", ErrNotActive, q.peerID)
 		}
 	}
 }

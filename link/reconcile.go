@@ -152,10 +152,10 @@ func (r *reconciler) peerGone(p *peer) {
 // reconcilePeer brings one peer up to date with its directory.
 func (r *reconciler) reconcilePeer(ctx, graceCtx context.Context, p *peer) {
 	if p.bindJob.pending() {
-		// Of all changes, only a deactivation need not wait for the broker. If
-		// endDeactivated fails, it fails again when the bind job is done, and the error
+		// Of all changes, only the end of a link need not wait for the broker. If
+		// endLink fails, it fails again when the bind job is done, and the error
 		// is reported then.
-		_ = r.endDeactivated(p)
+		_ = r.endLink(p)
 		return
 	}
 	stamp, update := r.cfg.Dir.Stamp(p.id), p.pendingUpdate.Load()
@@ -180,20 +180,25 @@ func (r *reconciler) reconcilePeer(ctx, graceCtx context.Context, p *peer) {
 	}
 }
 
-// endDeactivated ends the traffic with a peer that has been deactivated, even if its
-// other files are invalid.
-func (r *reconciler) endDeactivated(p *peer) error {
+// endLink ends the traffic with a peer that has been deactivated, or with which the link has been
+// suspended, even if its other files are invalid.
+func (r *reconciler) endLink(p *peer) error {
 	date, err := r.cfg.Dir.Deactivated(p.id)
+	suspended, suspendedErr := r.cfg.Dir.Suspended(p.id)
+	err = errors.Join(err, suspendedErr)
 	st := p.state.Load()
-	if date == "" || st == nil {
+	if date == "" && suspended == nil || st == nil {
 		return err
 	}
 	if err := r.cfg.Dir.CheckIdentity(); err != nil { // see applyDirectory
 		return err
 	}
-	r.log.Warn("peer has been deactivated, its link ends", "peer", p.id, "date", date)
 	last := *st.Peer
-	last.Deactivated = date
+	if last.Deactivated, last.Suspended = date, suspended; date != "" {
+		r.log.Warn("peer has been deactivated, its link ends", "peer", p.id, "date", date)
+	} else {
+		r.log.Warn("link with the peer is suspended, and ends until it is resumed", "peer", p.id, "date", suspended.Since, "reason", suspended.Reason)
+	}
 	p.lastRead.Store(&last)
 	p.trackFiles(nil)
 	p.end()
@@ -204,7 +209,7 @@ func (r *reconciler) endDeactivated(p *peer) error {
 // or unbinds queues, it returns errBindPending and must be called again.
 func (r *reconciler) applyDirectory(ctx, graceCtx context.Context, p *peer) error {
 	log, d := r.log.With("peer", p.id), r.cfg.Dir
-	if err := r.endDeactivated(p); err != nil {
+	if err := r.endLink(p); err != nil {
 		return err
 	}
 	np, err := d.Peer(p.id)
@@ -258,7 +263,8 @@ func (r *reconciler) applyDirectory(ctx, graceCtx context.Context, p *peer) erro
 	} else if err := np.Stomp.BundleURLsErr; err != nil {
 		log.Warn("the peer may not be found again when it moves", "err", err)
 	}
-	if np.Active && p.state.Load() == nil {
+	suspended := np.Suspended != nil
+	if np.Active && !suspended && p.state.Load() == nil {
 		// From now on, the peer's connections are accepted, even if the broker cannot
 		// bind the queues yet: if connections were rejected meanwhile, the peer's pauses
 		// between attempts would grow.
@@ -278,6 +284,9 @@ func (r *reconciler) applyDirectory(ctx, graceCtx context.Context, p *peer) erro
 			log.Warn("the node's directory can not be written: the peer is served, but not marked ACTIVE there", "err", err)
 		}
 		np.Active = true
+	}
+	if suspended {
+		return nil // its queues are bound, so that they keep the messages
 	}
 	p.stopDrainers() // an operator may have undone a deactivation, although it is meant to be final
 	p.replaceState(&peerState{Peer: np, view: view, binding: binding})

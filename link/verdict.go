@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"peerlink/internal/excerpt"
+	"peerlink/node"
 	"peerlink/stomp"
 )
 
@@ -113,13 +114,23 @@ func (p *peer) trackFiles(err error) {
 	case read.SubCA == nil:
 		p.files.set(LinkState{Verdict: VerdictSigned, Reason: "this node has no peer certificate from the peer",
 			Remedy: fmt.Sprintf("ask the owner of %s for the peer certificate made there by peerlink peer sign, and run: peerlink peer register CERT", p.id)})
+	case read.Suspended != nil:
+		p.files.set(LinkState{Verdict: VerdictSuspended, Reason: "here, since " + describeSuspension(read.Suspended), Remedy: "peerlink peer resume " + p.id})
 	default:
-		p.files.clear(VerdictGone, VerdictBrokerUnavailable, VerdictUnreadable, VerdictDeactivated, VerdictSigned)
+		p.files.clear(VerdictGone, VerdictBrokerUnavailable, VerdictUnreadable, VerdictDeactivated, VerdictSuspended, VerdictSigned)
 		if p.state.Load() == nil {
 			return
 		}
 		p.in.clear(VerdictNotRegistered)
 	}
+}
+
+// describeSuspension returns the date of a suspension, and its reason if there is one.
+func describeSuspension(s *node.Suspension) string {
+	if s.Reason == "" {
+		return s.Since
+	}
+	return s.Since + ": " + s.Reason
 }
 
 // explainLoss returns the state of receiving after a connection from the peer has ended with err.

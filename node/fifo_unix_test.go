@@ -24,7 +24,7 @@ func TestNoRegularFile(t *testing.T) {
 	n, peer, other := nodetest.New(t, aa, "aa.example.com:1234"), nodetest.New(t, ca, "ca.example.com:1234"), nodetest.New(t, da, "da.example.com:1234")
 	nodetest.Peer(t, n, peer)
 	bundle := nodetest.ReadBundle(t, other.Bundle(t))
-	files := []string{"ACTIVE", "DEACTIVATED", "NOFOLLOW"}
+	files := []string{"ACTIVE", "DEACTIVATED", "SUSPENDED", "NOFOLLOW"}
 	for i := range files {
 		files[i] = "peers/" + peer.Identity().ID + "/" + files[i]
 	}

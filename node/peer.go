@@ -31,19 +31,22 @@ type Peer struct {
 	Queues      int               // sending queues, 1 to 99
 	Active      bool              // the broker objects for the peer exist
 	Deactivated string            // date of deactivation, or "unknown date"; empty if not deactivated
+	Suspended   *Suspension       // the link is paused; nil if it is not
 	Stomp       *StompConfig      // where and how to send to the peer; nil if StompErr is not nil
 	StompErr    error             // what is wrong with the peer's stomp.toml
 	UpdatedAt   string            // date of the info-bundle that contained stomp.toml; may be empty
 	NoFollow    bool              // the peer's published info-bundle is not fetched
 }
 
-// State returns "signed", "registered", "active" or "deactivated".
+// State returns "signed", "registered", "active", "suspended" or "deactivated".
 func (p *Peer) State() string {
 	switch {
 	case p.Deactivated != "":
 		return "deactivated"
 	case p.SubCA == nil:
 		return "signed"
+	case p.Suspended != nil:
+		return "suspended"
 	case !p.Active:
 		return "registered"
 	default:
@@ -184,6 +187,9 @@ func (d *Dir) readPeer(dir, id string) (*Peer, error) {
 		return nil, err
 	}
 	if p.Deactivated, err = d.Deactivated(id); err != nil {
+		return nil, err
+	}
+	if p.Suspended, err = d.Suspended(id); err != nil {
 		return nil, err
 	}
 	if p.NoFollow, err = exists(filepath.Join(dir, noFollowFile)); err != nil {

@@ -133,6 +133,9 @@ func (c *checker) checkState(p *peer) PeerState {
 			c.problem(p.folder+"/DEACTIVATED", RulePeerState, "holds more than one line: expected the date of the deactivation, as %s", c.now.Format(time.DateOnly))
 		}
 	}
+	if c.exists(p.folder + "/SUSPENDED") {
+		facts.Suspended = new(node.Suspension)
+	}
 	state := PeerState{ID: p.id.ID, State: facts.State()}
 	switch {
 	case facts.Deactivated != "" && !registered:
@@ -145,6 +148,8 @@ func (c *checker) checkState(p *peer) PeerState {
 		state.WaitingFor = fmt.Sprintf("the peer certificate from its owner, for \"peerlink peer register\" (and its owner needs %s/peercert.crt)", p.folder)
 	case "registered":
 		state.WaitingFor = "the service, \"peerlink serve\", which makes it active"
+	case "suspended":
+		c.note(p.folder+"/SUSPENDED", RulePeerState, "suspends the link: nothing is sent, and the peer's connections are refused, until \"peerlink peer resume %s\"", p.id.ID)
 	}
 	return state
 }

@@ -57,7 +57,7 @@ type PeerState struct {
 	Name string `json:"name,omitempty"`
 	// Type is the peer's type, such as "creditors-agent"; empty if unknown.
 	Type string `json:"type,omitempty"`
-	// State is "signed", "registered", "active" or "deactivated", see [node.Peer.State].
+	// State is "signed", "registered", "active", "suspended" or "deactivated", see [node.Peer.State].
 	State string `json:"state"`
 	// WaitingFor describes the step that is missing before messages can be exchanged;
 	// empty if no step is missing, or if the peer is deactivated.

@@ -155,6 +155,8 @@ func noTrafficReason(p *node.Peer) string {
 	switch {
 	case p.Deactivated != "":
 		return fmt.Sprintf("the peer has been deactivated (%s): no message goes to it or comes from it any more", p.Deactivated)
+	case p.Suspended != nil:
+		return "the link with the peer is suspended: messages to it wait in their queue, and none comes from it, until \"peerlink peer resume\""
 	case p.SubCA == nil:
 		return "the peer is not registered yet: no message goes to it or comes from it before \"peerlink peer register\""
 	}

@@ -18,7 +18,7 @@ import (
 
 func (a *app) peerCommand() *cobra.Command {
 	return group("peer", "Become peers with other nodes, and show the states of the peerings",
-		a.peerSignCommand(), a.peerRegisterCommand(), a.peerListCommand(), a.peerShowCommand(), a.peerNameCommand(), a.peerQueuesCommand(), a.peerFollowCommand(), a.peerDeactivateCommand())
+		a.peerSignCommand(), a.peerRegisterCommand(), a.peerListCommand(), a.peerShowCommand(), a.peerNameCommand(), a.peerQueuesCommand(), a.peerFollowCommand(), a.peerSuspendCommand(), a.peerResumeCommand(), a.peerDeactivateCommand())
 }
 
 func (a *app) peerSignCommand() *cobra.Command {
@@ -145,6 +145,7 @@ func (a *app) peerListCommand() *cobra.Command {
   signed       we have issued a peer certificate and wait for the peer's
   registered   both certificates are there; the service has not run since
   active       the service has set up the link
+  suspended    the link is paused ("peerlink peer suspend")
   deactivated  the link was ended for good`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -208,6 +209,8 @@ func (a *app) peerShowCommand() *cobra.Command {
 				{"type", info.Type},
 				{"state", info.State},
 				{"deactivated", info.Deactivated},
+				{"suspended", info.Suspended},
+				{"reason", info.SuspendReason},
 				{"fingerprint", info.Fingerprint},
 				{"subnet", info.Subnet},
 				{"queues", fmt.Sprint(info.Queues)},
@@ -292,6 +295,8 @@ type peerInfo struct {
 	Type              string    `json:"type"`
 	State             string    `json:"state"`
 	Deactivated       string    `json:"deactivated,omitempty"`
+	Suspended         string    `json:"suspended,omitempty"` // the date
+	SuspendReason     string    `json:"suspend_reason,omitempty"`
 	Fingerprint       string    `json:"fingerprint"`
 	Subnet            string    `json:"subnet,omitempty"`
 	Queues            int       `json:"queues"`
@@ -340,6 +345,9 @@ func describePeer(d *node.Dir, p *node.Peer) peerInfo {
 		Follow:      !p.NoFollow,
 		Issued:      cert("peercert.crt", p.Issued),
 		Received:    cert("sub-ca.crt", p.SubCA),
+	}
+	if p.Suspended != nil {
+		info.Suspended, info.SuspendReason = p.Suspended.Since, p.Suspended.Reason
 	}
 	if p.StompErr != nil {
 		info.ServersProblem = p.StompErr.Error()

@@ -105,12 +105,14 @@ func (a *app) showStatus(d *node.Dir, s nodeStatus) {
 	a.print("\nNext: %s", s.Next)
 }
 
-// waitingFor returns a description of what a peering waits for, or of its end if the peer is
-// deactivated.
+// waitingFor returns a description of what a peering waits for, or since when the peer is
+// suspended or deactivated.
 func waitingFor(p *node.Peer) string {
 	switch {
 	case p.Deactivated != "":
 		return "since " + p.Deactivated
+	case p.Suspended != nil:
+		return strings.TrimSuffix("since "+p.Suspended.Since+": "+p.Suspended.Reason, ": ")
 	case p.SubCA == nil:
 		return "waiting for its owner to send the certificate for us"
 	case p.StompErr != nil:
