@@ -34,6 +34,8 @@ var argumentCompleters = map[string][]completer{
 	"peer name":       {peers, nothing},
 	"peer queues":     {peers, nothing},
 	"peer follow":     {peers, oneOf("on", "off"), nothing},
+	"peer suspend":    {peers, nothing},
+	"peer resume":     {peers, nothing},
 	"peer deactivate": {peers, nothing},
 	"queue show":      {peersAndQueues, asideIDs, nothing},
 	"queue retry":     {peersAndQueues, asideIDs},
