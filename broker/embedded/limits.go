@@ -20,7 +20,7 @@ const (
 	// truncated.
 	maxReason = 4 << 10
 	// rowOverhead is added to the size of each message's texts and body where bytes are
-	// bounded: about what a message costs in memory.
+	// bounded: about what a message costs in memory, and not less than in the file.
 	rowOverhead = 200
 )
 
@@ -86,16 +86,42 @@ type row struct {
 	headers string
 }
 
-// size is the size of the row in bytes, with rowOverhead.
+// size is the size of the row in bytes; see rowSize.
 func (r row) size() int {
 	m := r.message
 	return rowSize(m.RoutingKey, m.Type, m.ContentType, r.headers, m.Body)
 }
 
-// rowSize is row.size for a message that was read, so that the size subtracted at removal
-// equals the size added at storing.
+// rowSize returns how many bytes a message takes, in memory or in the file, whichever is more:
+// the size of its texts and body, rowOverhead, and what is unused in its overflow pages. It is
+// the same when the message is stored and when it is read to be removed.
 func rowSize(routingKey, messageType, contentType, headers string, body []byte) int {
-	return rowOverhead + len(routingKey) + len(messageType) + len(contentType) + len(headers) + len(body)
+	size := rowOverhead + len(routingKey) + len(messageType) + len(contentType) + len(headers) + len(body)
+	return size + unusedInOverflow(size-rowOverhead+maxRowHeader)
+}
+
+// maxRowHeader is the most that a row takes in addition to its texts and body: SQLite's record
+// header, the numbers, and the peer's ID.
+const maxRowHeader = 80
+
+// unusedInOverflow returns how many bytes are unused in the overflow pages of a row of a table
+// WITHOUT ROWID with this payload (SQLite's file format, 1.6): a row that is slightly too large
+// for its page takes another page of its own.
+func unusedInOverflow(payload int) int {
+	const (
+		maxLocal     = (pageSize-12)*64/255 - 23 // of the payload in the page itself
+		minLocal     = (pageSize-12)*32/255 - 23
+		overflowPart = pageSize - 4 // of the payload in each overflow page
+	)
+	if payload <= maxLocal {
+		return 0
+	}
+	local := minLocal + (payload-minLocal)%overflowPart
+	if local > maxLocal {
+		local = minLocal
+	}
+	pages := (payload - local + overflowPart - 1) / overflowPart
+	return pages*pageSize - (payload - local)
 }
 
 // incomingRow checks a received message and encodes its headers.

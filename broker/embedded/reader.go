@@ -122,7 +122,7 @@ func (r *readConn) readDeliveries(queue string, after uint64, limit int) ([]brok
 			Body:        blob(cols[3]),
 		}}
 		found = append(found, d)
-		size += rowSize("", d.Type, d.ContentType, "", d.Body)
+		size += rowOverhead + len(d.Body)
 		return size < readBytes
 	}, queue, int64(after), int64(limit))
 	return found, err
