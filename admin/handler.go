@@ -88,10 +88,14 @@ func rejectForeignHost(next http.Handler) http.Handler {
 }
 
 func (s *Server) getLinks(w http.ResponseWriter, r *http.Request) {
+	text, err := json.MarshalIndent(s.links(r.Context()), "", "  ")
+	if err != nil {
+		s.cfg.Log.Error("the state of the links can not be written as JSON", "err", err)
+		writeText(w, http.StatusInternalServerError, "the state of the links can not be written as JSON: "+err.Error())
+		return
+	}
 	w.Header().Set("Content-Type", "application/json")
-	e := json.NewEncoder(w)
-	e.SetIndent("", "  ")
-	_ = e.Encode(s.links(r.Context())) // an error means that the client has gone
+	_, _ = w.Write(append(text, '\n')) // an error means that the client has gone
 }
 
 // health responds with an error if a part of the service hangs. It also calls Status, which
