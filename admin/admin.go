@@ -12,7 +12,7 @@
 //
 // There is no authentication, so access depends on the address: a Unix socket that only
 // the service's own user can open, or a loopback port that all users of the machine can
-// reach. Other addresses need [Config.Exposed]; through such an address nothing can be
+// reach. Other addresses need [Listen.Exposed]; through such an address nothing can be
 // changed.
 //
 // Nothing served is secret, but parts of it were written by peers: they are bounded in
@@ -23,6 +23,7 @@ package admin
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"html/template"
 	"log/slog"
@@ -31,6 +32,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/errgroup"
 
 	"peerlink/broker/embedded"
 	"peerlink/internal/httplimit"
@@ -38,12 +40,22 @@ import (
 	"peerlink/link"
 )
 
-// Config configures a [Server].
-type Config struct {
+// Listen is an address at which a [Server] listens, and what is allowed there.
+type Listen struct {
 	// Address is in the form of [ParseAddress].
 	Address string
 	// Exposed permits an Address that other machines can reach.
 	Exposed bool
+	// Optional means that a failure to listen there is only logged.
+	Optional bool
+	// FixedLevel prevents that the log level is changed through the address.
+	FixedLevel bool
+}
+
+// Config configures a [Server].
+type Config struct {
+	// Listen has at least one address.
+	Listen []Listen
 
 	Version string
 	Status  func() link.Status
@@ -73,56 +85,89 @@ const (
 	stopTimeout  = 2 * time.Second  // for pending responses when the service stops
 )
 
-// Server serves the state of one service at one address.
+// Server serves the state of one service.
 type Server struct {
-	cfg      Config
-	listener net.Listener
-	http     *http.Server
-	template *template.Template
-	process  prometheus.Gatherer
+	cfg       Config
+	listeners []*listener
+	template  *template.Template
+	process   prometheus.Gatherer
 }
 
-// Open listens on the address. It returns [ErrAddress] if the address is invalid, and
+// listener is an address at which a [Server] listens, with the HTTP server for it.
+type listener struct {
+	net.Listener
+	http *http.Server
+}
+
+// Open listens on the addresses. It returns [ErrAddress] if an address is invalid, and
 // [ErrExposed] if it is not permitted.
 func Open(cfg Config) (*Server, error) {
-	a, err := ParseAddress(cfg.Address)
-	if err != nil {
-		return nil, err
-	}
-	l, exposed, err := a.listen(cfg.Exposed)
-	if err != nil {
-		return nil, err
-	}
-	s := &Server{cfg: cfg, listener: l, template: parsePage(), process: processMetrics()}
-	s.http = &http.Server{
-		Handler:        s.handler(exposed),
-		ReadTimeout:    readTimeout,
-		WriteTimeout:   writeTimeout,
-		IdleTimeout:    idleTimeout,
-		MaxHeaderBytes: maxHeader,
-		ErrorLog:       slog.NewLogLogger(cfg.Log.Handler(), slog.LevelDebug),
-	}
-	httplimit.Apply(s.http, pendingconns.OpenFiles())
-	if exposed {
-		cfg.Log.Warn("other machines can read the state of this service: without encryption, and without authentication", "address", l.Addr().String())
+	s := &Server{cfg: cfg, template: parsePage(), process: processMetrics()}
+	for _, where := range cfg.Listen {
+		err := s.listen(where)
+		switch {
+		case err != nil && where.Optional:
+			cfg.Log.Warn("the service goes on without this admin address; another can be chosen", "admin", where.Address, "err", err)
+		case err != nil:
+			s.Close()
+			return nil, err
+		}
 	}
 	return s, nil
 }
 
-// Address returns the server's address in the form of [ParseAddress].
-func (s *Server) Address() string {
-	a := s.listener.Addr()
-	if a.Network() == "unix" {
-		return unixPrefix + a.String()
+func (s *Server) listen(where Listen) error {
+	a, err := ParseAddress(where.Address)
+	if err != nil {
+		return err
 	}
-	return a.String()
+	l, exposed, err := a.listen(where.Exposed)
+	if err != nil {
+		return err
+	}
+	server := &http.Server{
+		Handler:        s.handler(exposed, where.FixedLevel),
+		ReadTimeout:    readTimeout,
+		WriteTimeout:   writeTimeout,
+		IdleTimeout:    idleTimeout,
+		MaxHeaderBytes: maxHeader,
+		ErrorLog:       slog.NewLogLogger(s.cfg.Log.Handler(), slog.LevelDebug),
+	}
+	httplimit.Apply(server, pendingconns.OpenFiles())
+	s.listeners = append(s.listeners, &listener{l, server})
+	if exposed {
+		s.cfg.Log.Warn("other machines can read the state of this service: without encryption, and without authentication", "address", l.Addr().String())
+	}
+	return nil
 }
 
-// Serve serves requests until ctx is done, and closes the listener. Its error is that of the
+// Addresses returns the server's addresses in the form of [ParseAddress].
+func (s *Server) Addresses() []string {
+	var list []string
+	for _, l := range s.listeners {
+		a := l.Addr()
+		if a.Network() == "unix" {
+			list = append(list, UnixAddress(a.String()))
+		} else {
+			list = append(list, a.String())
+		}
+	}
+	return list
+}
+
+// Serve serves requests until ctx is done, and closes the listeners. Its error is that of a
 // listener, and nil when ctx is done.
 func (s *Server) Serve(ctx context.Context) error {
+	group, ctx := errgroup.WithContext(ctx)
+	for _, l := range s.listeners {
+		group.Go(func() error { return l.serve(ctx) })
+	}
+	return group.Wait()
+}
+
+func (l *listener) serve(ctx context.Context) error {
 	failed := make(chan error, 1)
-	go func() { failed <- s.http.Serve(s.listener) }()
+	go func() { failed <- l.http.Serve(l.Listener) }()
 	select {
 	case err := <-failed:
 		return fmt.Errorf("admin address: %w", err)
@@ -130,12 +175,18 @@ func (s *Server) Serve(ctx context.Context) error {
 	}
 	stopCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
 	defer cancel()
-	if s.http.Shutdown(stopCtx) != nil {
-		s.http.Close()
+	if l.http.Shutdown(stopCtx) != nil {
+		l.http.Close()
 	}
 	<-failed
 	return nil
 }
 
-// Close closes the listener of a server for which Serve was not called.
-func (s *Server) Close() error { return s.listener.Close() }
+// Close closes the listeners of a server for which Serve was not called.
+func (s *Server) Close() error {
+	var errs []error
+	for _, l := range s.listeners {
+		errs = append(errs, l.Close())
+	}
+	return errors.Join(errs...)
+}

@@ -49,8 +49,8 @@ func service() link.Status {
 // open opens a server, changes it, and serves until the end of the test.
 func open(t *testing.T, cfg Config, changes ...func(*Server)) *Server {
 	t.Helper()
-	if cfg.Address == "" {
-		cfg.Address = "127.0.0.1:0"
+	if cfg.Listen == nil {
+		cfg.Listen = []Listen{{Address: "127.0.0.1:0"}}
 	}
 	cfg.Version = hostile
 	if cfg.Status == nil {
@@ -90,7 +90,7 @@ func open(t *testing.T, cfg Config, changes ...func(*Server)) *Server {
 // ask sends a request and returns the response.
 func ask(t *testing.T, s *Server, method, path, body string, headers ...string) (status int, answer string, header http.Header) {
 	t.Helper()
-	req, err := http.NewRequest(method, "http://"+s.Address()+path, strings.NewReader(body))
+	req, err := http.NewRequest(method, "http://"+s.Addresses()[0]+path, strings.NewReader(body))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -222,23 +222,25 @@ func TestReady(t *testing.T) {
 func TestLogLevel(t *testing.T) {
 	for _, tt := range []struct {
 		name, address, body string
+		fixed               bool
 		headers             []string
 		status              int
 		want                slog.Level
 	}{
-		{"changed", "127.0.0.1:0", "debug\n", nil, http.StatusOK, slog.LevelDebug},
-		{"by its other name", "127.0.0.1:0", "warn", []string{"Host", "localhost:1235"}, http.StatusOK, slog.LevelWarn},
-		{"no level", "127.0.0.1:0", "loud", nil, http.StatusBadRequest, slog.LevelInfo},
-		{"endless", "127.0.0.1:0", strings.Repeat("debug", 1000), nil, http.StatusRequestEntityTooLarge, slog.LevelInfo},
-		{"a page of another site", "127.0.0.1:0", "debug", []string{"Sec-Fetch-Site", "cross-site"}, http.StatusForbidden, slog.LevelInfo},
-		{"a page of another site, old browser", "127.0.0.1:0", "debug", []string{"Origin", "https://evil.example"}, http.StatusForbidden, slog.LevelInfo},
-		{"DNS rebinding", "127.0.0.1:0", "debug", []string{"Host", "evil.example:1235"}, http.StatusMisdirectedRequest, slog.LevelInfo},
-		{"exposed", "0.0.0.0:0", "debug", nil, http.StatusMethodNotAllowed, slog.LevelInfo},
+		{"changed", "127.0.0.1:0", "debug\n", false, nil, http.StatusOK, slog.LevelDebug},
+		{"by its other name", "127.0.0.1:0", "warn", false, []string{"Host", "localhost:1235"}, http.StatusOK, slog.LevelWarn},
+		{"no level", "127.0.0.1:0", "loud", false, nil, http.StatusBadRequest, slog.LevelInfo},
+		{"endless", "127.0.0.1:0", strings.Repeat("debug", 1000), false, nil, http.StatusRequestEntityTooLarge, slog.LevelInfo},
+		{"a page of another site", "127.0.0.1:0", "debug", false, []string{"Sec-Fetch-Site", "cross-site"}, http.StatusForbidden, slog.LevelInfo},
+		{"a page of another site, old browser", "127.0.0.1:0", "debug", false, []string{"Origin", "https://evil.example"}, http.StatusForbidden, slog.LevelInfo},
+		{"DNS rebinding", "127.0.0.1:0", "debug", false, []string{"Host", "evil.example:1235"}, http.StatusMisdirectedRequest, slog.LevelInfo},
+		{"fixed here", "127.0.0.1:0", "debug", true, nil, http.StatusMethodNotAllowed, slog.LevelInfo},
+		{"exposed", "0.0.0.0:0", "debug", false, nil, http.StatusMethodNotAllowed, slog.LevelInfo},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			var log bytes.Buffer
 			level := new(slog.LevelVar)
-			s := open(t, Config{Address: tt.address, Exposed: true, Level: level,
+			s := open(t, Config{Listen: []Listen{{Address: tt.address, Exposed: true, FixedLevel: tt.fixed}}, Level: level,
 				Log: slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: level}))})
 			if status, answer, _ := ask(t, s, "PUT", "/log-level", tt.body, tt.headers...); status != tt.status {
 				t.Errorf("status %d, want %d: %s", status, tt.status, answer)
@@ -270,18 +272,18 @@ func TestRebinding(t *testing.T) {
 // Addresses that other machines could reach are refused, unless Exposed is set.
 func TestExposed(t *testing.T) {
 	for _, address := range []string{":0", "0.0.0.0:0", "[::]:0"} {
-		if _, err := Open(Config{Address: address}); !errors.Is(err, ErrExposed) {
+		if _, err := Open(Config{Listen: []Listen{{Address: address}}}); !errors.Is(err, ErrExposed) {
 			t.Errorf("%s: %v", address, err)
 		}
 	}
 	for _, address := range []string{"", "1235", "unix:", "unix:relative", "/path", "none"} {
-		if _, err := Open(Config{Address: address}); !errors.Is(err, ErrAddress) {
+		if _, err := Open(Config{Listen: []Listen{{Address: address}}}); !errors.Is(err, ErrAddress) {
 			t.Errorf("%q: %v", address, err)
 		}
 	}
 }
 
-// A client connects to a server on a Unix socket, and gets its state; without a server it
+// A client connects to a server on a Unix socket, beside another address, and gets its state; without a server it
 // reports ErrNoServer.
 func TestClient(t *testing.T) {
 	dir, err := os.MkdirTemp("", "admin") // the path of a Unix socket must be short
@@ -297,7 +299,7 @@ func TestClient(t *testing.T) {
 	if _, err := c.Links(t.Context()); !errors.Is(err, ErrNoServer) {
 		t.Errorf("without a server: got %v, want ErrNoServer", err)
 	}
-	open(t, Config{Address: address.String()})
+	open(t, Config{Listen: []Listen{{Address: "127.0.0.1:0"}, {Address: address.String()}}})
 	l, err := c.Links(t.Context())
 	if err != nil || l.ID != "1234abcd" || len(l.Peers) != 1 || l.Peers[0].LastError != hostile || l.QueuedFor(l.Peers[0]) != 7 {
 		t.Errorf("links %+v, %v", l, err)

@@ -16,9 +16,9 @@ import (
 // maxLevelBody is the maximum size of the body of PUT /log-level in bytes.
 const maxLevelBody = 64
 
-// handler returns the handler for all requests. On an exposed address nothing can be
-// changed.
-func (s *Server) handler(exposed bool) http.Handler {
+// handler returns the handler for all requests at an address. On an exposed one nothing can
+// be changed, and with fixedLevel not the log level.
+func (s *Server) handler(exposed, fixedLevel bool) http.Handler {
 	mux := http.NewServeMux()
 	// A response whose size depends on the node, or which takes time to compute, is
 	// buffered.
@@ -32,7 +32,9 @@ func (s *Server) handler(exposed bool) http.Handler {
 	if exposed {
 		return securityHeaders(mux)
 	}
-	mux.HandleFunc("PUT /log-level", s.putLevel)
+	if !fixedLevel {
+		mux.HandleFunc("PUT /log-level", s.putLevel)
+	}
 	return rejectForeignHost(http.NewCrossOriginProtection().Handler(securityHeaders(mux)))
 }
 

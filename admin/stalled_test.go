@@ -35,9 +35,9 @@ func TestStalledClients(t *testing.T) {
 			t.Parallel()
 			status := service()
 			status.Peers = append(status.Peers, link.PeerStatus{ID: "large", Queues: []string{strings.Repeat("x", 300<<10)}})
-			s := open(t, Config{Status: func() link.Status { return status }}, func(s *Server) { s.listener = smallBuffers{s.listener} })
+			s := open(t, Config{Status: func() link.Status { return status }}, func(s *Server) { s.listeners[0].Listener = smallBuffers{s.listeners[0].Listener} })
 			for range 70 {
-				c, err := net.Dial("tcp", s.Address())
+				c, err := net.Dial("tcp", s.Addresses()[0])
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -51,7 +51,7 @@ func TestStalledClients(t *testing.T) {
 			}
 			client := &http.Client{Timeout: readTimeout}
 			for _, path := range []string{"/healthz", "/readyz", "/metrics", "/log-level"} {
-				resp, err := client.Get("http://" + s.Address() + path)
+				resp, err := client.Get("http://" + s.Addresses()[0] + path)
 				if err != nil {
 					t.Fatal(err)
 				}

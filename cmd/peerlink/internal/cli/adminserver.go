@@ -17,14 +17,21 @@ import (
 // noAdmin is the value of --admin that disables the admin address.
 const noAdmin = "none"
 
+// defaultDashboard is the address of the dashboard if the operator chooses none. If it is taken, the
+// service goes on without it.
+const defaultDashboard = "127.0.0.1:8122"
+
+// adminSocketName is the name of the socket in the state folder.
+const adminSocketName = "admin.sock"
+
 // adminSocket returns the default admin address for a state folder.
 func adminSocket(state string) string {
-	return admin.UnixAddress(filepath.Join(state, "admin.sock"))
+	return admin.UnixAddress(filepath.Join(state, adminSocketName))
 }
 
-// runLinks runs the links until ctx is done or the admin address fails. Meanwhile it serves the
-// admin address and notifies the service manager. It closes listener. The default admin address is
-// a Unix socket in the state folder, or none if state is "".
+// runLinks runs the links until ctx is done or an admin address fails. Meanwhile it serves the
+// admin addresses and notifies the service manager. It closes listener. state is the state folder,
+// or "" if there is none.
 func runLinks(ctx context.Context, f serveFlags, cfg link.Config, listener net.Listener, state string, adminConfig admin.Config) error {
 	log := cfg.Log
 	cfg.Serving = func() { notifyServiceManager(log, daemon.SdNotifyReady) }
@@ -42,13 +49,13 @@ func runLinks(ctx context.Context, f serveFlags, cfg link.Config, listener net.L
 	}
 
 	if server != nil {
-		defer recordService(cfg.Dir, state, server.Address(), log)()
+		defer recordService(cfg.Dir, state, server.Addresses()[0], log)()
 	}
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	defer context.AfterFunc(ctx, func() { notifyServiceManager(log, daemon.SdNotifyStopping) })()
 	go feedWatchdog(ctx, service, stalled, log)
-	// The admin address is served until the links have ended, so that their shutdown can be observed.
+	// The admin addresses are served until the links have ended, so that their shutdown can be observed.
 	adminCtx, closeAdmin := context.WithCancel(context.WithoutCancel(ctx))
 	defer closeAdmin()
 	adminErr := make(chan error, 1)
@@ -80,27 +87,42 @@ func (f *serveFlags) checkAdmin() error {
 	return nil
 }
 
-// openAdmin opens the admin address. It returns nil if there is none, which it logs if the path of
-// the default address is too long.
+// openAdmin opens the admin addresses. It returns nil if there are none.
 func openAdmin(f serveFlags, state string, cfg admin.Config) (*admin.Server, error) {
-	cfg.Address, cfg.Exposed = f.admin, f.adminExposed
-	byDefault := f.admin == ""
-	switch {
-	case f.admin == noAdmin, byDefault && state == "":
+	cfg.Listen = f.adminAddresses(state)
+	if len(cfg.Listen) == 0 {
 		return nil, nil
-	case byDefault:
-		cfg.Address = adminSocket(state)
 	}
 	server, err := admin.Open(cfg)
 	switch {
-	case byDefault && errors.Is(err, socket.ErrPathTooLong):
-		cfg.Log.Warn("no admin address: choose one with --admin, or a state folder with a shorter path", "err", err)
-		return nil, nil
 	case errors.Is(err, admin.ErrAddress), errors.Is(err, admin.ErrExposed):
 		return nil, usagef("--admin: %v", err)
 	case err != nil:
 		return nil, err
 	}
-	cfg.Log.Info("the admin address is open", "admin", server.Address())
+	addresses := server.Addresses()
+	for _, address := range addresses {
+		cfg.Log.Info("the admin address is open", "admin", address)
+	}
+	if len(addresses) == 0 {
+		return nil, server.Close()
+	}
 	return server, nil
+}
+
+// adminAddresses returns the socket in the state folder, and the address that the operator has
+// chosen or the default one.
+func (f *serveFlags) adminAddresses(state string) (list []admin.Listen) {
+	if f.admin == noAdmin {
+		return nil
+	}
+	path := filepath.Join(state, adminSocketName)
+	if state != "" && f.admin != admin.UnixAddress(path) {
+		list = append(list, admin.Listen{Address: admin.UnixAddress(path), Optional: f.admin != "" || len(path) > socket.MaxPath})
+	}
+	if f.admin != "" {
+		return append(list, admin.Listen{Address: f.admin, Exposed: f.adminExposed})
+	}
+	// All users of the machine can reach the port, so the log level is changed elsewhere.
+	return append(list, admin.Listen{Address: defaultDashboard, Optional: true, FixedLevel: true})
 }

@@ -95,8 +95,7 @@ waits in its queue, what was sent and received since the service started, the
 certificate that is the first to end, and the last error.
 
 The service is found by the node's directory. If several run for it, name one with
---state or --admin. A service with RabbitMQ answers only if it was started with
---admin.`,
+--state or --admin.`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			client, err := a.adminClient(cmd, f)

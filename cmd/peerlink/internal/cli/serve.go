@@ -131,7 +131,7 @@ key is not encrypted.`,
 	fromEnv(flags, "local-listen", "PEERLINK_LOCAL_LISTEN")
 	followFlags(c, &f.follow)
 	publishFlags(c, &f.publish)
-	flags.StringVar(&f.admin, "admin", "", "`ADDRESS` of the page, metrics and health checks: loopback such as 127.0.0.1:1235, unix:/path, or none; default admin.sock in the state folder, none with RabbitMQ")
+	flags.StringVar(&f.admin, "admin", "", "`ADDRESS` of the dashboard, metrics and health checks, beside admin.sock in the state folder: loopback such as 127.0.0.1:1235, unix:/path, or none (then not even the socket); default "+defaultDashboard+" if it is free")
 	fromEnv(flags, "admin", "PEERLINK_ADMIN")
 	flags.BoolVar(&f.adminExposed, "admin-exposed", false, "allow an --admin address that other machines can reach; nothing can be changed there")
 	fromEnv(flags, "admin-exposed", "PEERLINK_ADMIN_EXPOSED")
