@@ -1,7 +1,8 @@
 // Package admin serves the state of a running service over HTTP, for operators and for
 // their monitoring:
 //
-//	GET /            a page for people
+//	GET /            a page for people: the dashboard
+//	GET /peers/ID    a page about one peer
 //	GET /links       the same in JSON ([Links])
 //	GET /metrics     metrics for Prometheus
 //	GET /healthz     200 while the service runs; 503 if a part of the service hangs
@@ -91,6 +92,7 @@ type Server struct {
 	listeners []*listener
 	template  *template.Template
 	process   prometheus.Gatherer
+	history   history
 }
 
 // listener is an address at which a [Server] listens, with the HTTP server for it.
@@ -102,7 +104,7 @@ type listener struct {
 // Open listens on the addresses. It returns [ErrAddress] if an address is invalid, and
 // [ErrExposed] if it is not permitted.
 func Open(cfg Config) (*Server, error) {
-	s := &Server{cfg: cfg, template: parsePage(), process: processMetrics()}
+	s := &Server{cfg: cfg, template: parsePages(), process: processMetrics()}
 	for _, where := range cfg.Listen {
 		err := s.listen(where)
 		switch {
@@ -159,6 +161,7 @@ func (s *Server) Addresses() []string {
 // listener, and nil when ctx is done.
 func (s *Server) Serve(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { s.keepHistory(ctx); return nil })
 	for _, l := range s.listeners {
 		group.Go(func() error { return l.serve(ctx) })
 	}

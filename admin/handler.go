@@ -22,8 +22,9 @@ func (s *Server) handler(exposed, fixedLevel bool) http.Handler {
 	mux := http.NewServeMux()
 	// A response whose size depends on the node, or which takes time to compute, is
 	// buffered.
-	mux.HandleFunc("GET /{$}", httplimit.Buffered(escapeControls(s.page)))
-	mux.HandleFunc("GET /style.css", style)
+	mux.HandleFunc("GET /{$}", httplimit.Buffered(escapeControls(s.overview)))
+	mux.HandleFunc("GET /peers/{id}", httplimit.Buffered(escapeControls(s.peerPage)))
+	mux.Handle("GET /assets/", http.FileServerFS(assetFiles))
 	mux.HandleFunc("GET /links", httplimit.Buffered(escapeControls(s.getLinks)))
 	mux.HandleFunc("GET /metrics", httplimit.Buffered(s.metrics))
 	mux.HandleFunc("GET /healthz", httplimit.Buffered(s.health))
@@ -58,12 +59,16 @@ func (e escapedResponse) Write(p []byte) (int, error) { return e.out.Write(p) }
 // Unwrap returns the original response, for [http.ResponseController].
 func (e escapedResponse) Unwrap() http.ResponseWriter { return e.ResponseWriter }
 
-// securityHeaders sets headers that keep browsers from executing scripts, from loading anything
-// but this server's style sheet, and from caching.
+// contentPolicy allows browsers the script and the style sheet of this server, and nothing that is
+// written into a page.
+const contentPolicy = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+
+// securityHeaders sets headers that keep browsers from executing or loading anything but this
+// server's own script and style sheet, and from caching.
 func securityHeaders(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h := w.Header()
-		h.Set("Content-Security-Policy", "default-src 'none'; style-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'")
+		h.Set("Content-Security-Policy", contentPolicy)
 		h.Set("X-Content-Type-Options", "nosniff")
 		h.Set("Referrer-Policy", "no-referrer")
 		h.Set("Cross-Origin-Resource-Policy", "same-origin")

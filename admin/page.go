@@ -2,7 +2,7 @@ package admin
 
 import (
 	"bytes"
-	_ "embed"
+	"embed"
 	"fmt"
 	"html/template"
 	"net/http"
@@ -11,23 +11,69 @@ import (
 	"peerlink/link"
 )
 
-//go:embed page.html
-var pageText string
+//go:embed layout.html overview.html peer.html
+var pageFiles embed.FS
 
-//go:embed style.css
-var styleText []byte
+//go:embed assets
+var assetFiles embed.FS
 
-// view is the data of the page.
+// view is the data that all pages have.
 type view struct {
 	Links
+	Title string
+	Home  bool // the overview
 }
 
-// page serves the page for people. It is rendered completely before it is sent, so that an
-// error does not truncate it.
-func (s *Server) page(w http.ResponseWriter, r *http.Request) {
+// parsePages parses the templates of the pages, which are embedded in the program.
+func parsePages() *template.Template {
+	return template.Must(template.ParseFS(pageFiles, "*.html"))
+}
+
+// overview serves the page about all peers.
+func (s *Server) overview(w http.ResponseWriter, r *http.Request) {
+	l := s.links(r.Context())
+	v := overviewView{view: view{l, l.Type + " " + l.ID, true}, node: s.history.of("")}
+	v.Rows, v.Hidden = s.rows(&l)
+	s.render(w, "overview.html", &v)
+}
+
+// peerPage serves the page about one peer.
+func (s *Server) peerPage(w http.ResponseWriter, r *http.Request) {
+	l := s.links(r.Context())
+	for i := range l.Peers {
+		p := &l.Peers[i]
+		if p.ID != r.PathValue("id") {
+			continue
+		}
+		v := peerView{view: view{l, p.ID, false}, Peer: newRow(&l, p)}
+		if p.Name != "" {
+			v.Title = p.Name
+		}
+		samples := s.history.of(p.ID)
+		for _, c := range []*chart{rates(samples), depths(samples), confirms(samples)} {
+			if c != nil {
+				v.Charts = append(v.Charts, c)
+			}
+		}
+		s.render(w, "peer.html", &v)
+		return
+	}
+	writeText(w, http.StatusNotFound, "this node has no such peer")
+}
+
+// peerView is the data of the page about one peer.
+type peerView struct {
+	view
+	Peer   *row
+	Charts []*chart
+}
+
+// render serves a page. It is rendered completely before it is sent, so that an error does not
+// truncate it.
+func (s *Server) render(w http.ResponseWriter, name string, data any) {
 	var out bytes.Buffer
-	if err := s.template.Execute(&out, &view{s.links(r.Context())}); err != nil {
-		s.cfg.Log.Error("the page can not be rendered", "err", err)
+	if err := s.template.ExecuteTemplate(&out, name, data); err != nil {
+		s.cfg.Log.Error("the page can not be rendered", "page", name, "err", err)
 		writeText(w, http.StatusInternalServerError, "the page can not be rendered")
 		return
 	}
@@ -35,35 +81,37 @@ func (s *Server) page(w http.ResponseWriter, r *http.Request) {
 	w.Write(out.Bytes())
 }
 
-func style(w http.ResponseWriter, _ *http.Request) {
-	w.Header().Set("Content-Type", "text/css; charset=utf-8")
-	w.Write(styleText)
-}
-
-// parsePage parses the template of the page, which is embedded in the program.
-func parsePage() *template.Template {
-	return template.Must(template.New("page").Parse(pageText))
-}
-
-// Queued returns how many messages are queued for the peer, or "" if there are no
-// statistics of queues.
-func (v *view) Queued(p link.PeerStatus) string {
-	if len(v.Queues) == 0 {
-		return ""
-	}
-	return fmt.Sprint(v.QueuedFor(p))
-}
-
 // Ago returns how long ago a time was, in the form of [Age].
 func (v *view) Ago(t time.Time) string { return Age(v.At.Sub(t)) }
 
-// FirstToExpire returns the certificate that expires first. The list is sorted by
-// NotAfter.
-func (v *view) FirstToExpire(list []link.Expiry) *link.Expiry {
-	if len(list) == 0 {
-		return nil
+// InTrouble returns how many links are in trouble.
+func (v *view) InTrouble() (n int) {
+	for i := range v.Peers {
+		if v.Peers[i].Severity() == link.Bad {
+			n++
+		}
 	}
-	return &list[0]
+	return n
+}
+
+// Summary returns how many links are in trouble, in words.
+func (v *view) Summary() string {
+	switch bad := v.InTrouble(); {
+	case len(v.Peers) == 0:
+		return "no peers yet"
+	case bad == 0:
+		return fmt.Sprintf("no link of %d in trouble", len(v.Peers))
+	default:
+		return fmt.Sprintf("%d of %d links in trouble", bad, len(v.Peers))
+	}
+}
+
+// AsideTotal returns how many messages are set aside at present.
+func (v *view) AsideTotal() (n int64) {
+	for _, q := range v.Queues {
+		n += q.SetAside
+	}
+	return n
 }
 
 // Reasons returns the numbers of rejected connections by reason, without zeros.
