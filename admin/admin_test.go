@@ -38,6 +38,9 @@ func service() link.Status {
 			Servers: []string{hostile}, Queues: []string{hostile}, Connections: []link.Connection{{Direction: link.Sending, Remote: hostile, Since: testTime}},
 			Counts:    link.Counts{Sent: 12, Confirmed: 11, SetAside: 1},
 			LastError: hostile, LastErrorAt: &at,
+			Out:              link.LinkState{Verdict: link.VerdictLinked, Since: testTime},
+			In:               link.LinkState{Verdict: link.VerdictQuotaFull, Since: testTime},
+			ConfirmHistogram: link.Histogram{Bounds: []float64{0.001, 0.002}, Cumulative: []uint64{1, 3}, Count: 4, Sum: 0.5},
 			Certificates: []link.Expiry{
 				{Role: "peer_server", NotAfter: testTime.AddDate(0, 1, 0)},
 				{Role: "peer_server", NotAfter: testTime.AddDate(0, 2, 0)},
@@ -60,7 +63,7 @@ func open(t *testing.T, cfg Config, changes ...func(*Server)) *Server {
 		cfg.BrokerTrouble = func() error { return nil }
 	}
 	cfg.Queues = func(context.Context) (embedded.Stats, error) {
-		return embedded.Stats{FileBytes: 4096, Queues: []embedded.QueueStats{{Name: hostile, Depth: 7, Oldest: testTime, Total: 9}}}, nil
+		return embedded.Stats{FileBytes: 4096, FreeBytes: 4096, MinFree: 50, PeerQuota: 100, Unconsumed: map[string]int64{"00000000000000000000000000000001": 90}, Queues: []embedded.QueueStats{{Name: hostile, Depth: 7, Oldest: testTime, Total: 9}}}, nil
 	}
 	if cfg.Level == nil {
 		cfg.Level = new(slog.LevelVar)
@@ -154,6 +157,12 @@ func TestMetrics(t *testing.T) {
 		`peerlink_connections{direction="sending",peer="00000000000000000000000000000001"} 1` + "\n",
 		`peerlink_connections_rejected_total{reason="certificate"} 3` + "\n",
 		`peerlink_peers{state="active"} 1` + "\n",
+		`peerlink_link_state{direction="in",peer="00000000000000000000000000000001",verdict="quota_full"} 1` + "\n",
+		`peerlink_link_confirm_seconds_bucket{peer="00000000000000000000000000000001",le="0.002"} 3` + "\n",
+		`peerlink_link_confirm_seconds_bucket{peer="00000000000000000000000000000001",le="+Inf"} 4` + "\n",
+		`peerlink_unconsumed_bytes{peer="00000000000000000000000000000001"} 90` + "\n",
+		"peerlink_peer_quota_bytes 100\n",
+		"peerlink_store_free_bytes 4096\n",
 		fmt.Sprintf(`peerlink_certificate_expiry_timestamp_seconds{peer="",role="server"} %g`+"\n", float64(testTime.AddDate(0, 0, 5).Unix())),
 		fmt.Sprintf(`peerlink_certificate_expiry_timestamp_seconds{peer="00000000000000000000000000000001",role="peer_server"} %g`+"\n", float64(testTime.AddDate(0, 1, 0).Unix())),
 		"\ngo_goroutines ",

@@ -4,6 +4,8 @@ import (
 	"strings"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"peerlink/link"
 )
 
 // family describes the series of one metric.
@@ -43,9 +45,16 @@ func makeFamilies() map[string]family {
 		{"connections_rejected_total", "Connections rejected before they were registered with a peer.", []string{"reason"}},
 		{"log_records_dropped_total", "Log records dropped because they were not read in time, or could not be written.", nil},
 		{"certificate_expiry_timestamp_seconds", "When the first certificate in this role expires, in Unix time.", []string{"peer", "role"}},
-		{"queue_messages", "Messages in the queue.", []string{"queue"}},
-		{"queue_set_aside_messages", "Messages of the queue that are set aside.", []string{"queue"}},
-		{"queue_oldest_age_seconds", "Age of the oldest message in the queue.", []string{"queue"}},
+		{"queue_messages", "Messages in the queue.", []string{"queue", "peer"}},
+		{"queue_set_aside_messages", "Messages of the queue that are set aside.", []string{"queue", "peer"}},
+		{"queue_oldest_age_seconds", "Age of the oldest message in the queue.", []string{"queue", "peer"}},
+		{"link_state", "The state of the link in one direction, as its verdict; always 1.", []string{"peer", "direction", "verdict"}},
+		{"link_confirm_seconds", "Time from sending a message until the peer has confirmed it.", []string{"peer"}},
+		{"link_handshake_seconds", "Time of successful TLS handshakes.", []string{"peer"}},
+		{"unconsumed_bytes", "Size of the messages received from the peer that no application has consumed.", []string{"peer"}},
+		{"peer_quota_bytes", "The size of the messages of one peer from which no more are accepted; missing if there is no limit.", nil},
+		{"store_free_bytes", "Free space on the disk of the message store.", nil},
+		{"store_min_free_bytes", "Free space below which few messages of peers are accepted; missing if there is no limit.", nil},
 		{"store_bytes", "Size of the message store's files.", nil},
 	} {
 		name, kind := "peerlink_"+f.name, prometheus.GaugeValue
@@ -67,4 +76,13 @@ func (e emitter) emit(name string, value float64, labels ...string) {
 		labels[i] = strings.ToValidUTF8(labels[i], "\uFFFD")
 	}
 	e <- prometheus.MustNewConstMetric(f.desc, f.kind, value, labels...)
+}
+
+// emitHistogram adds a series of durations in seconds.
+func (e emitter) emitHistogram(name string, h link.Histogram, labels ...string) {
+	buckets := make(map[float64]uint64, len(h.Bounds))
+	for i, bound := range h.Bounds {
+		buckets[bound] = h.Cumulative[i]
+	}
+	e <- prometheus.MustNewConstHistogram(families[name].desc, h.Count, h.Sum, buckets, labels...)
 }

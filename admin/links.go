@@ -23,6 +23,8 @@ type Links struct {
 	Queues []Queue `json:"queues"`
 	// StoreBytes is the size of the embedded broker's files.
 	StoreBytes int64 `json:"store_bytes,omitempty"`
+
+	store *embedded.Stats // nil without the embedded broker, or if it can not be read
 }
 
 // Queue is a queue or an inbox of the embedded broker.
@@ -53,6 +55,8 @@ func (s *Server) links(ctx context.Context) Links {
 		stats, err := s.cfg.Queues(ctx)
 		if err != nil {
 			l.Troubles = append(l.Troubles, err.Error())
+		} else {
+			l.store = &stats
 		}
 		l.Queues, l.StoreBytes = queues(stats), stats.FileBytes
 	}

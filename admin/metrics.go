@@ -46,6 +46,7 @@ func (s *scrape) Collect(metrics chan<- prometheus.Metric) {
 	e.service(&s.links)
 	e.peers(&s.links)
 	e.queues(&s.links)
+	e.store(&s.links)
 	if s.logDropped != nil {
 		e.emit("peerlink_log_records_dropped_total", float64(s.logDropped()))
 	}
@@ -85,6 +86,10 @@ func (e emitter) peers(l *Links) {
 		} {
 			e.emit("peerlink_"+c.name+"_total", float64(c.value), p.ID)
 		}
+		e.emit("peerlink_link_state", 1, p.ID, "out", string(p.Out.Verdict))
+		e.emit("peerlink_link_state", 1, p.ID, "in", string(p.In.Verdict))
+		e.emitHistogram("peerlink_link_confirm_seconds", p.ConfirmHistogram, p.ID)
+		e.emitHistogram("peerlink_link_handshake_seconds", p.HandshakeHistogram, p.ID)
 		e.connections(p.Connections, p.ID)
 		e.certificates(p.Certificates, p.ID)
 	}
@@ -115,15 +120,46 @@ func (e emitter) certificates(list []link.Expiry, peer string) {
 	}
 }
 
+// peersOfQueues returns the IDs of the peers to which queues lead, by queue.
+func peersOfQueues(l *Links) map[string]string {
+	peers := make(map[string]string)
+	for i := range l.Peers {
+		for _, queue := range l.Peers[i].Queues {
+			peers[queue] = l.Peers[i].ID
+		}
+	}
+	return peers
+}
+
+// store emits what is known of the embedded broker's quotas and disk.
+func (e emitter) store(l *Links) {
+	if l.store == nil {
+		return
+	}
+	for i := range l.Peers {
+		id := l.Peers[i].ID
+		e.emit("peerlink_unconsumed_bytes", float64(l.store.Unconsumed[id]), id)
+	}
+	for name, bytes := range map[string]int64{"peer_quota": l.store.PeerQuota, "store_min_free": l.store.MinFree} {
+		if bytes > 0 {
+			e.emit("peerlink_"+name+"_bytes", float64(bytes))
+		}
+	}
+	if l.store.FreeBytes >= 0 {
+		e.emit("peerlink_store_free_bytes", float64(l.store.FreeBytes))
+	}
+}
+
 func (e emitter) queues(l *Links) {
+	peers := peersOfQueues(l)
 	for _, q := range l.Queues {
-		e.emit("peerlink_queue_messages", float64(q.Messages), q.Name)
-		e.emit("peerlink_queue_set_aside_messages", float64(q.SetAside), q.Name)
+		e.emit("peerlink_queue_messages", float64(q.Messages), q.Name, peers[q.Name])
+		e.emit("peerlink_queue_set_aside_messages", float64(q.SetAside), q.Name, peers[q.Name])
 		age := 0.0
 		if q.Oldest != nil {
 			age = max(0, l.At.Sub(*q.Oldest).Seconds())
 		}
-		e.emit("peerlink_queue_oldest_age_seconds", age, q.Name)
+		e.emit("peerlink_queue_oldest_age_seconds", age, q.Name, peers[q.Name])
 	}
 	if l.StoreBytes > 0 {
 		e.emit("peerlink_store_bytes", float64(l.StoreBytes))

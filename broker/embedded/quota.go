@@ -3,6 +3,7 @@ package embedded
 import (
 	"context"
 	"log/slog"
+	"maps"
 	"sync"
 
 	"peerlink/broker"
@@ -66,6 +67,13 @@ func (q *quotas) usageOf(peer string) int64 {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	return q.usage[peer]
+}
+
+// all returns a copy of the sizes of the messages of all peers.
+func (q *quotas) all() map[string]int64 {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return maps.Clone(q.usage)
 }
 
 // total returns the size of all peers' messages in bytes.

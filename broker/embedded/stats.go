@@ -13,6 +13,12 @@ type Stats struct {
 	Queues    []QueueStats // sorted by name
 	FileBytes int64        // size of the file and its write-ahead log
 	Trouble   *Trouble     // nil unless the store can not be written
+	// Unconsumed has the bytes of the messages received from each peer that no application has
+	// consumed. PeerQuota is how many there may be of each peer; 0: no limit.
+	Unconsumed map[string]int64
+	PeerQuota  int64
+	FreeBytes  int64 // on the disk; -1: unknown
+	MinFree    int64 // the free bytes from which few messages of peers are accepted; 0: no limit
 }
 
 // Trouble is the reason why, and the time since when, a store can not be written or read, or
@@ -33,7 +39,10 @@ type QueueStats struct {
 
 // Stats reads the figures of all queues from the file.
 func (s *Store) Stats(ctx context.Context) (Stats, error) {
-	stats := Stats{Trouble: s.writer.trouble.Load()}
+	stats := Stats{Trouble: s.writer.trouble.Load(), Unconsumed: s.quotas.all(), PeerQuota: s.quotas.limit, FreeBytes: -1, MinFree: s.disk.minFree}
+	if free, err := s.disk.freeBytes(); err == nil {
+		stats.FreeBytes = free
+	}
 	err := s.read(ctx, "read figures", func(r *readConn) error {
 		return r.queueStats.query(func(cols []driver.Value) bool {
 			q := QueueStats{
