@@ -310,7 +310,7 @@ func TestClient(t *testing.T) {
 	}
 	open(t, Config{Listen: []Listen{{Address: "127.0.0.1:0"}, {Address: address.String()}}})
 	l, err := c.Links(t.Context())
-	if err != nil || l.ID != "1234abcd" || len(l.Peers) != 1 || l.Peers[0].LastError != hostile || l.QueuedFor(l.Peers[0]) != 7 {
+	if err != nil || l.ID != "1234abcd" || len(l.Peers) != 1 || l.Peers[0].LastError != hostile || l.QueueOf(l.Peers[0]).Messages != 7 {
 		t.Errorf("links %+v, %v", l, err)
 	}
 	if err := c.SetLogLevel(t.Context(), "debug"); err != nil {

@@ -75,7 +75,7 @@ func (h *history) record(l *Links) {
 	for i := range l.Peers {
 		p := &l.Peers[i]
 		s, ok := h.recordPeer(p.ID, p.Counts.Sent, p.Counts.Received, seconds, sample{
-			waiting: float32(l.QueuedFor(*p)), p50: float32(p.Confirm.P50 * 1000), p99: float32(p.Confirm.P99 * 1000),
+			waiting: float32(l.QueueOf(*p).Messages), p50: float32(p.Confirm.P50 * 1000), p99: float32(p.Confirm.P99 * 1000),
 		})
 		if !ok {
 			continue

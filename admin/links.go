@@ -2,6 +2,7 @@ package admin
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"peerlink/broker/embedded"
@@ -77,16 +78,21 @@ func queues(stats embedded.Stats) []Queue {
 	return list
 }
 
-// QueuedFor returns the number of messages in the queues of a peer in the embedded broker.
-func (l *Links) QueuedFor(p link.PeerStatus) (n int64) {
-	for _, name := range p.Queues {
-		for _, q := range l.Queues {
-			if q.Name == name {
-				n += q.Messages
-			}
+// QueueOf returns the sums over the queues of a peer in the embedded broker, and the oldest
+// message's arrival.
+func (l *Links) QueueOf(p link.PeerStatus) (sum Queue) {
+	for _, q := range l.Queues {
+		if !slices.Contains(p.Queues, q.Name) {
+			continue
+		}
+		sum.Messages += q.Messages
+		sum.SetAside += q.SetAside
+		sum.Total += q.Total
+		if q.Oldest != nil && (sum.Oldest == nil || q.Oldest.Before(*sum.Oldest)) {
+			sum.Oldest = q.Oldest
 		}
 	}
-	return n
+	return sum
 }
 
 // SetAsideFor returns the number of messages for a peer that are set aside in the embedded broker

@@ -63,7 +63,7 @@ func newRow(l *Links, p *link.PeerStatus) *row {
 	r := &row{PeerStatus: *p, Severity: p.Severity(), Waiting: "–", Aside: "–"}
 	if len(l.Queues) > 0 {
 		aside := l.SetAsideFor(*p)
-		r.Waiting, r.Aside, r.AsideNow = fmt.Sprint(l.QueuedFor(*p)), fmt.Sprint(aside), aside > 0
+		r.Waiting, r.Aside, r.AsideNow = fmt.Sprint(l.QueueOf(*p).Messages), fmt.Sprint(aside), aside > 0
 	}
 	out := newSentence("out", p.Out, l.At, p.LastContact)
 	in := newSentence("in", p.In, l.At, p.LastContact)

@@ -1,229 +1,253 @@
 package cli
 
 import (
+	"cmp"
 	"context"
-	"errors"
 	"fmt"
-	"path/filepath"
+	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
 	"peerlink/admin"
-	"peerlink/internal/excerpt"
 	"peerlink/internal/terminal"
+	"peerlink/internal/wait"
 	"peerlink/link"
+	"peerlink/node"
 )
 
-// adminFlags are the flags for the admin address of a running service.
-type adminFlags struct{ address, state string }
+// watchInterval is how often "links --watch" asks the service.
+const watchInterval = 2 * time.Second
 
-func (a *app) adminFlags(c *cobra.Command, f *adminFlags) {
-	c.Flags().StringVar(&f.address, "admin", "", "`ADDRESS` that \"serve\" was given with --admin; default that of the service that runs for the node's directory")
-	fromEnv(c.Flags(), "admin", "PEERLINK_ADMIN")
-	a.stateFlag(c, &f.state)
-}
-
-// adminClient returns a client of the running service given by the flags. It returns an error if the service belongs to
-// another node than the node's directory, unless there is no such directory.
-func (a *app) adminClient(cmd *cobra.Command, f adminFlags) (*admin.Client, error) {
-	address := f.address
-	if address == noAdmin {
-		return nil, usagef("--admin %q: expected the admin address of a running service", noAdmin)
-	}
-	if address == "" {
-		found, err := a.defaultAdmin(cmd.Context(), f.state)
-		if err != nil {
-			return nil, err
-		}
-		address = found
-	}
-	where, err := admin.ParseAddress(address)
-	if err != nil {
-		return nil, usagef("--admin: %v", err)
-	}
-	client := admin.NewClient(where)
-	return client, a.checkService(cmd, client)
-}
-
-// checkService returns an error if a running service belongs to another node than the node's directory. It compares nothing
-// if there is no node's directory and the operator has not named one.
-func (a *app) checkService(cmd *cobra.Command, client *admin.Client) error {
-	d, err := a.openIfAny(cmd)
-	if d == nil || err != nil {
-		return err
-	}
-	l, err := client.Links(cmd.Context())
-	if err != nil {
-		return explainNoServer(err)
-	}
-	own := d.Identity()
-	if l.ID != own.ID || l.Type != own.Type.String() {
-		return fmt.Errorf("the service there is that of %s %s, and this node is %s: name this node's own --state or --admin, or the other node's directory with --dir",
-			excerpt.Of(l.Type), excerpt.Of(l.ID), own)
-	}
-	return nil
-}
-
-// defaultAdmin returns the admin address of the service with the given state folder. Without one it
-// returns that of the service that runs for the node's directory, or of the default state folder if
-// none is recorded. Unlike stateFolder, it does not check who can change the folder, and it does not
-// need the node's directory if the folder is given.
-func (a *app) defaultAdmin(ctx context.Context, state string) (string, error) {
-	if state == "" {
-		d, err := a.open()
-		if err != nil {
-			return "", err
-		}
-		if found, err := a.findAdmin(ctx, d); err != nil || found != "" {
-			return found, err
-		}
-		state = defaultState(d)
-	}
-	state, err := filepath.Abs(state)
-	return adminSocket(state), err
+// linksFlags are the flags of "links".
+type linksFlags struct {
+	admin  adminFlags
+	maxAge time.Duration
+	watch  bool
+	json   bool
 }
 
 func (a *app) linksCommand() *cobra.Command {
-	var f adminFlags
-	var asJSON bool
+	var f linksFlags
 	c := &cobra.Command{
-		Use:   "links",
+		Use:   "links [PEER]",
 		Short: "Show the state of the running service's links",
-		Long: `Asks the running "peerlink serve" for each peer: its state, the connections, what
-waits in its queue, what was sent and received since the service started, the
-certificate that is the first to end, and the last error.
+		Long: `Asks the running "peerlink serve" for the state of the links with all peers, or with
+one: whether messages pass, in each direction, since when, and why not; what waits to be
+sent and what is set aside now; what was sent and received since the service started; how
+long the peer takes to confirm; and the certificate that is the first to end. Links that
+need you come first. docs/links.md explains each state.
+
+The exit code is 1 if the service is not ready, or a link has been in a bad state for
+longer than --max-age.
 
 The service is found by the node's directory. If several run for it, name one with
 --state or --admin.`,
-		Args: noArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			client, err := a.adminClient(cmd, f)
-			if err != nil {
-				return err
-			}
-			l, err := client.Links(cmd.Context())
-			if err != nil {
-				return explainNoServer(err)
-			}
-			if asJSON {
-				return a.json(l)
-			}
-			a.showLinks(l)
-			return nil
-		},
-	}
-	a.adminFlags(c, &f)
-	jsonFlag(c, &asJSON)
-	return c
-}
-
-func (a *app) logLevelCommand() *cobra.Command {
-	var f adminFlags
-	var asJSON bool
-	c := &cobra.Command{
-		Use:   "log-level [LEVEL]",
-		Short: "Show or change the log level of the running service",
-		Long: `Shows the log level of the running "peerlink serve", or changes it to error,
-warning, info or debug until it ends.
-
-Without an admin address, SIGUSR1 changes the level to debug, and SIGUSR2 back to
-the one that the service was started with.`,
-		Args: someArgs(0, 1),
+		Example: "  peerlink links\n  peerlink links \"Harbour Bank\" --watch",
+		Args:    someArgs(0, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if len(args) == 1 {
-				if _, err := admin.ParseLevel(args[0]); err != nil {
-					return usagef("%v", err)
-				}
+			if f.maxAge < 0 {
+				return usagef("--max-age %v: expected 0 or more", f.maxAge)
 			}
-			client, err := a.adminClient(cmd, f)
+			if f.watch && f.json {
+				return usagef("--watch and --json exclude each other")
+			}
+			client, err := a.adminClient(cmd, f.admin)
 			if err != nil {
 				return err
 			}
-			if len(args) == 0 {
-				level, err := client.LogLevel(cmd.Context())
-				if err != nil {
-					return explainNoServer(err)
-				}
-				return a.result(asJSON, map[string]string{"level": level}, terminal.Line(level))
+			if f.watch {
+				return a.watchLinks(cmd.Context(), client, args)
 			}
-			err = explainNoServer(client.SetLogLevel(cmd.Context(), args[0]))
-			if err == nil && asJSON {
-				err = a.json(map[string]string{"level": args[0]})
+			l, err := linksOf(cmd.Context(), client, args)
+			if err != nil {
+				return err
+			}
+			if f.json {
+				err = a.json(l)
+			} else {
+				a.showLinks(l)
+			}
+			if err == nil && !areHealthy(l, f.maxAge) {
+				return errSilent
 			}
 			return err
 		},
 	}
-	jsonFlag(c, &asJSON)
-	a.adminFlags(c, &f)
+	a.adminFlags(c, &f.admin)
+	c.Flags().DurationVar(&f.maxAge, "max-age", 5*time.Minute, "exit with 1 if a link has been in a bad state for longer than `TIME`")
+	c.Flags().BoolVarP(&f.watch, "watch", "w", false, "show the state again every two seconds, until Ctrl-C")
+	jsonFlag(c, &f.json)
 	return c
 }
 
-// explainNoServer adds advice to [admin.ErrNoServer]. It returns all other errors, and nil,
-// unchanged.
-func explainNoServer(err error) error {
-	if errors.Is(err, admin.ErrNoServer) {
-		return fmt.Errorf("%w; is \"peerlink serve\" running, with the same --state or --admin, and by the same user?", err)
+// linksOf returns the state of the links with all peers or, if args has one, with that peer. The
+// worst come first.
+func linksOf(ctx context.Context, client *admin.Client, args []string) (*admin.Links, error) {
+	l, err := client.Links(ctx)
+	if err != nil {
+		return nil, explainNoServer(err)
 	}
-	return err
+	if len(args) > 0 {
+		var known []node.KnownPeer
+		for _, p := range l.Peers {
+			known = append(known, node.KnownPeer{ID: p.ID, Name: p.Name})
+		}
+		id, err := node.FindPeer(known, args[0])
+		if err != nil {
+			return nil, err
+		}
+		l.Peers = slices.DeleteFunc(l.Peers, func(p link.PeerStatus) bool { return p.ID != id })
+	}
+	slices.SortStableFunc(l.Peers, func(p, q link.PeerStatus) int { return cmp.Compare(p.Severity(), q.Severity()) })
+	return l, nil
 }
+
+// areHealthy reports whether the service is ready, and no link has been in a bad state for longer
+// than maxAge.
+func areHealthy(l *admin.Links, maxAge time.Duration) bool {
+	for _, p := range l.Peers {
+		for _, s := range []link.LinkState{p.Out, p.In} {
+			if s.Verdict.Severity() == link.Bad && l.At.Sub(s.Since) > maxAge {
+				return false
+			}
+		}
+	}
+	return l.Ready
+}
+
+// watchLinks shows the state of the links until ctx is done. A service that does not answer is
+// shown, too: it may be restarting.
+func (a *app) watchLinks(ctx context.Context, client *admin.Client, args []string) error {
+	for ctx.Err() == nil {
+		l, err := linksOf(ctx, client, args)
+		if ctx.Err() != nil {
+			break
+		}
+		if isTerminal(a.stdout) {
+			fmt.Fprint(raw(a.stdout), "\x1b[H\x1b[2J") // clears the screen
+		}
+		if err != nil {
+			a.print("%s: %s", time.Now().Format(time.TimeOnly), terminal.Line(err.Error()))
+		} else {
+			a.showLinks(l)
+		}
+		if err := wait.Sleep(ctx, watchInterval); err != nil {
+			break
+		}
+	}
+	return nil
+}
+
+// severityStyles are the colours of the severities of link states.
+var severityStyles = map[link.Severity]style{link.Bad: styleBad, link.Warn: styleWarn, link.Idle: styleIdle, link.Good: styleGood}
 
 func (a *app) showLinks(l *admin.Links) {
 	ready := "ready"
 	if !l.Ready {
 		ready = "NOT READY: " + strings.Join(l.Troubles, "; ")
 	}
-	a.table([][2]string{
+	rows := [][2]string{
 		{"node", l.Type + " " + l.ID},
 		{"service", ready},
+	}
+	for _, warning := range l.Warnings {
+		rows = append(rows, [2]string{"warning", warning})
+	}
+	a.table(append(rows, [][2]string{
 		{"running for", admin.Age(l.At.Sub(l.Since))},
 		{"certificate", firstToExpire(l.Certificates)},
-	})
+	}...))
 	if len(l.Peers) == 0 {
 		return
 	}
 	a.print("")
 	peers := &grid{columns: []column{
-		{title: "PEER"}, nameColumn, {title: "TYPE", drop: 8}, {title: "STATE"}, {title: "OUT", drop: 6}, {title: "IN", drop: 5},
-		{title: "QUEUED", number: true}, {title: "SENT", number: true, drop: 2}, {title: "CONFIRMED", number: true, drop: 3},
-		{title: "RECEIVED", number: true, drop: 1}, {title: "STORED", number: true, drop: 4}, {title: "SET ASIDE", number: true},
-		{title: "FIRST CERTIFICATE TO END", drop: 7},
+		{title: "PEER"}, nameColumn, {title: "LINK", cut: 18},
+		{title: "WAITING", number: true}, {title: "OLDEST", number: true, drop: 3}, {title: "SET ASIDE", number: true, drop: 1},
+		{title: "SENT", number: true, drop: 4}, {title: "RECEIVED", number: true, drop: 4},
+		{title: "CONFIRM p50/p99", number: true, drop: 5},
+		{title: "TYPE", drop: 7}, {title: "FIRST CERTIFICATE TO END", drop: 6},
 	}}
-	for _, p := range l.Peers {
-		queued := "-"
-		if len(l.Queues) > 0 {
-			queued = fmt.Sprint(l.QueuedFor(p))
-		}
-		peers.add(
-			p.ID, p.Name, orNone(p.Type), p.State, connectionSummary(p, link.Sending), connectionSummary(p, link.Receiving), queued,
-			fmt.Sprint(p.Counts.Sent), fmt.Sprint(p.Counts.Confirmed), fmt.Sprint(p.Counts.Received), fmt.Sprint(p.Counts.Stored),
-			fmt.Sprint(p.Counts.SetAside), firstToExpire(p.Certificates),
-		)
+	for i := range l.Peers {
+		peers.rows = append(peers.rows, linkRow(l, &l.Peers[i]))
 	}
 	a.showGrid(peers)
-	for _, p := range l.Peers {
-		if p.LastErrorAt != nil {
-			a.print("\n%s, last error, %s ago: %s", p.ID, admin.Age(l.At.Sub(*p.LastErrorAt)), terminal.Line(p.LastError))
-		}
+	for i := range l.Peers {
+		a.explainLink(l, &l.Peers[i])
 	}
 }
 
-// connectionSummary returns the address of a peer's connection in one direction, or the number of
-// connections if there are several, or "-" if there is none.
-func connectionSummary(p link.PeerStatus, direction string) string {
-	var remotes []string
-	for _, c := range p.Connections {
-		if c.Direction == direction {
-			remotes = append(remotes, c.Remote)
+// linkRow returns the row of a peer in the table of links.
+func linkRow(l *admin.Links, p *link.PeerStatus) []cell {
+	waiting, oldest, aside := "-", "-", "-"
+	if len(l.Queues) > 0 {
+		q := l.QueueOf(*p)
+		waiting, aside = fmt.Sprint(q.Messages), fmt.Sprint(q.SetAside)
+		if q.Oldest != nil {
+			oldest = admin.Age(l.At.Sub(*q.Oldest))
 		}
 	}
-	switch len(remotes) {
-	case 0:
-		return "-"
-	case 1:
-		return remotes[0]
+	confirm := "-"
+	if p.Confirm.Count > 0 {
+		confirm = fmt.Sprintf("%.0f/%.0f ms", 1000*p.Confirm.P50, 1000*p.Confirm.P99)
 	}
-	return fmt.Sprintf("%d connections", len(remotes))
+	row := []cell{{text: p.ID}, {text: p.Name}, linkCell(l, p)}
+	for _, text := range []string{waiting, oldest, aside, fmt.Sprint(p.Counts.Sent), fmt.Sprint(p.Counts.Received), confirm, orNone(p.Type), firstToExpire(p.Certificates)} {
+		row = append(row, cell{text: text})
+	}
+	return row
+}
+
+// linkCell returns the verdict on a link, and for how long it has held: one if it is the same for
+// both directions.
+func linkCell(l *admin.Links, p *link.PeerStatus) cell {
+	text := "out " + verdict(p.Out, l.At) + ", in " + verdict(p.In, l.At)
+	if p.Out.Verdict == p.In.Verdict {
+		text = verdict(p.Out, l.At)
+	}
+	return cell{text, severityStyles[p.Severity()]}
+}
+
+// verdict returns the verdict on one direction of a link, and for how long it has held.
+func verdict(s link.LinkState, now time.Time) string {
+	if s.Since.IsZero() {
+		return s.Verdict.Words()
+	}
+	return s.Verdict.Words() + " " + admin.Age(now.Sub(s.Since))
+}
+
+// explainLink prints why messages do not pass through a link, and what can be done. If the
+// verdict is the same for both directions, the reason is that of sending.
+func (a *app) explainLink(l *admin.Links, p *link.PeerStatus) {
+	name := terminal.Line(p.ID)
+	if p.Name != "" {
+		name += " (" + terminal.Line(p.Name) + ")"
+	}
+	if p.Out.Verdict == p.In.Verdict {
+		a.explainState(l, p, name, p.Out)
+	} else {
+		a.explainState(l, p, name+", out", p.Out)
+		a.explainState(l, p, name+", in", p.In)
+	}
+	if p.LastErrorAt != nil && p.Severity() == link.Idle {
+		a.print("\n%s, last error, %s ago: %s", name, admin.Age(l.At.Sub(*p.LastErrorAt)), terminal.Line(p.LastError))
+	}
+}
+
+// explainState prints the reason and the remedy of a bad state of a link. subject names the link.
+func (a *app) explainState(l *admin.Links, p *link.PeerStatus, subject string, s link.LinkState) {
+	if s.Verdict.Severity() >= link.Idle || s.Reason+s.Remedy == "" {
+		return
+	}
+	a.print("\n%s: %s", subject, terminal.Line(s.Sentence(l.At, p.LastContact)))
+	if s.Remedy != "" {
+		a.print("  What to do: %s", terminal.Line(s.Remedy))
+	}
+	if s.NextAttempt != nil && s.NextAttempt.After(l.At) {
+		a.print("  Next attempt in %s.", admin.Age(s.NextAttempt.Sub(l.At)))
+	}
 }
 
 // firstToExpire describes the first certificate of a list that is sorted by expiry.
