@@ -94,16 +94,3 @@ func (l *Links) QueueOf(p link.PeerStatus) (sum Queue) {
 	}
 	return sum
 }
-
-// SetAsideFor returns the number of messages for a peer that are set aside in the embedded broker
-// at present.
-func (l *Links) SetAsideFor(p link.PeerStatus) (n int64) {
-	for _, name := range p.Queues {
-		for _, q := range l.Queues {
-			if q.Name == name {
-				n += q.SetAside
-			}
-		}
-	}
-	return n
-}

@@ -62,8 +62,8 @@ func (s *Server) rows(l *Links) (rows []*row, hidden int) {
 func newRow(l *Links, p *link.PeerStatus) *row {
 	r := &row{PeerStatus: *p, Severity: p.Severity(), Waiting: "–", Aside: "–"}
 	if len(l.Queues) > 0 {
-		aside := l.SetAsideFor(*p)
-		r.Waiting, r.Aside, r.AsideNow = fmt.Sprint(l.QueueOf(*p).Messages), fmt.Sprint(aside), aside > 0
+		q := l.QueueOf(*p)
+		r.Waiting, r.Aside, r.AsideNow = fmt.Sprint(q.Messages), fmt.Sprint(q.SetAside), q.SetAside > 0
 	}
 	out := newSentence("out", p.Out, l.At, p.LastContact)
 	in := newSentence("in", p.In, l.At, p.LastContact)
