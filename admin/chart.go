@@ -32,7 +32,7 @@ func newChart(label, unit string, samples []sample, values ...func(sample) float
 		c.Lines = append(c.Lines, linePath(samples, value, top))
 		now = append(now, amount(float64(value(samples[len(samples)-1])))+unit)
 	}
-	c.Label = fmt.Sprintf("%s in the last hour: now %s, at most %s", label, strings.Join(now, " and "), c.Max)
+	c.Label = fmt.Sprintf("%s, last hour: now %s, at most %s", label, strings.Join(now, " and "), c.Max)
 	return c
 }
 
