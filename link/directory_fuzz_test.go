@@ -39,6 +39,9 @@ func FuzzDirectory(f *testing.F) {
 	if err := creditors.SetQueues(context.Background(), nodetest.AAID, 3); err != nil {
 		f.Fatal(err)
 	}
+	if err := creditors.SuspendPeer(context.Background(), nodetest.AAID, "maintenance"); err != nil {
+		f.Fatal(err)
+	}
 
 	type place struct {
 		dir  string
