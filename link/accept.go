@@ -258,6 +258,10 @@ func (a *acceptor) register(r *receiver, id pki.Identity, chain []*x509.Certific
 			Remedy: "ask the owner of " + p.id + " whether its root key has changed: then the two nodes have to become peers anew"})
 		return "The certificate was not signed by the pinned root key."
 	}
+	// The state of the link is not affected: the owner may be connected at the same time.
+	if st.Revoked.Has(chain[0]) {
+		return "Your server key has been revoked: it is in revoked-keys.txt of your node's info-bundle."
+	}
 	if len(p.conns) >= a.cfg.MaxConnsPerPeer && !a.evictOldest(p) {
 		return "Too many connections from one peer."
 	}

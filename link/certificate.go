@@ -134,7 +134,26 @@ func (c *Certificate) load() (*tls.Certificate, error) {
 	if _, err := pki.VerifyServer([][]byte{leaf.Raw}, c.dir.Root(), c.dir.Identity(), c.now()); err != nil {
 		return nil, fmt.Errorf("%s can not be used by %s: %w", c.certFile, c.dir.Identity(), err)
 	}
+	revoked, err := c.dir.RevokedKeys()
+	if err != nil {
+		return nil, err
+	}
+	if revoked.Has(leaf) {
+		return nil, fmt.Errorf("%s: %w", c.certFile, ErrOwnKeyRevoked)
+	}
 	return &tls.Certificate{Certificate: [][]byte{leaf.Raw}, PrivateKey: limitedSigner{key, c.signSlots}, Leaf: leaf}, nil
+}
+
+// ErrOwnKeyRevoked means that this node has revoked the server key that it uses.
+var ErrOwnKeyRevoked = errors.New("the server key has been revoked (nodeinfo/revoked-keys.txt), so that peers refuse it: use another key (peerlink server-cert issue, or renew --new-key)")
+
+// checkRevoked returns [ErrOwnKeyRevoked] if the key in use has been revoked. If the list of revoked
+// keys can not be read at present, it returns nil.
+func (c *Certificate) checkRevoked() error {
+	if revoked, err := c.dir.RevokedKeys(); err == nil && revoked.Has(c.current.Load().Leaf) {
+		return ErrOwnKeyRevoked
+	}
+	return nil
 }
 
 // serverChain returns the chain that this node sends as a TLS server.

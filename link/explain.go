@@ -38,6 +38,8 @@ func explain(err error, peer string, now time.Time) LinkState {
 		return LinkState{Verdict: VerdictCertificateExpired, Reason: expired.Error(), Remedy: advice(expired.role)}
 	case errors.As(err, &refused):
 		return explainRefusal(refused, peer)
+	case errors.Is(err, errKeyRevoked):
+		return LinkState{Verdict: VerdictWrongCertificate, Reason: err.Error(), Remedy: fmt.Sprintf("tell the owner of %s which address answers with it", peer)}
 	case errors.As(err, &certificate):
 		return explainCertificate(certificate, peer, now)
 	}

@@ -146,14 +146,20 @@ func jitter(d time.Duration) time.Duration { return d + rand.N(d/2+1) }
 // pendingUpdate is a newer info-bundle of a peer, kept in memory because the node's
 // directory is read-only.
 type pendingUpdate struct {
-	date  string
-	stomp *node.StompConfig
+	date    string
+	stomp   *node.StompConfig
+	revoked node.RevokedKeys // also those of earlier updates
 }
 
-// apply replaces the peer's stomp.toml by that of the pending update, unless the directory
-// has the same or a newer one, or following is switched off for the peer.
+// apply adds the server keys that the peer has revoked, and replaces the peer's stomp.toml by that of
+// the pending update, unless the directory has the same or a newer one, or following is switched
+// off for the peer.
 func (u *pendingUpdate) apply(p *node.Peer) {
-	if u == nil || p.NoFollow || p.UpdatedAt >= u.date {
+	if u == nil {
+		return
+	}
+	p.Revoked = p.Revoked.With(u.revoked)
+	if p.NoFollow || p.UpdatedAt >= u.date {
 		return
 	}
 	p.Stomp, p.StompErr, p.UpdatedAt = u.stomp, nil, u.date
@@ -236,7 +242,7 @@ func (r *reconciler) adoptBundle(ctx context.Context, log *slog.Logger, p *peer,
 	updated, err := r.cfg.Dir.ReplaceNodeinfo(ctx, b)
 	switch {
 	case readOnly(err):
-		p.pendingUpdate.Store(&pendingUpdate{b.UpdatedAt(), stomp})
+		p.pendingUpdate.Store(&pendingUpdate{b.UpdatedAt(), stomp, st.Revoked.With(node.RevokedIn(b))})
 		log.Warn("the node's directory is read-only: what the peer has published is kept in memory only", "date", b.UpdatedAt())
 	case err != nil:
 		return err

@@ -137,9 +137,13 @@ func (s *Service) Run(ctx context.Context, listener net.Listener) error {
 	if s.cfg.Serving != nil {
 		s.cfg.Serving()
 	}
-	failed := make(chan error, 1)
+	failed := make(chan error, 2)
 	s.wg.Go(func() { failed <- s.acceptor.accept(ctx, graceCtx, listener) })
-	s.wg.Go(func() { s.reconciler.reconcileLoop(ctx, graceCtx) })
+	s.wg.Go(func() {
+		if err := s.reconciler.reconcileLoop(ctx, graceCtx); err != nil {
+			failed <- err
+		}
+	})
 	s.wg.Go(func() { s.watchExpiry(ctx) })
 
 	var err error

@@ -120,7 +120,7 @@ func (p *peer) end() {
 }
 
 // generation is a context for the successive states of a peer that agree on the peer's
-// identity, on which messages are for the peer, and on where and how to send them. When
+// identity and its revoked keys, on which messages are for the peer, and on where and how to send them. When
 // the generation ends, its connections end in good order, and connections of the next
 // generation follow.
 type generation struct {
@@ -160,7 +160,7 @@ func (st *peerState) sameGeneration(next *peerState) bool {
 	// A stomp.toml that cannot be read any more is no reason to end a connection that
 	// works.
 	sameStomp := next.Stomp == nil || reflect.DeepEqual(st.Stomp, next.Stomp)
-	return sameStomp && st.view == next.view &&
+	return sameStomp && st.view == next.view && maps.Equal(st.Revoked, next.Revoked) &&
 		bytes.Equal(st.Root.Raw, next.Root.Raw) && bytes.Equal(st.SubCA.Raw, next.SubCA.Raw)
 }
 

@@ -129,6 +129,9 @@ func (q *QueueSender) watchPeer(ctx context.Context) error {
 		if q.cfg.Dir.CheckIdentity() != nil {
 			continue
 		}
+		if err := q.cfg.Certificate.checkRevoked(); err != nil {
+			return err
+		}
 		if date, err := q.cfg.Dir.Deactivated(q.peerID); err == nil && date != "" {
 			return fmt.Errorf("%w: %s has been deactivated", ErrNotActive, q.peerID)
 		}

@@ -46,8 +46,8 @@ func newReconciler(s *shared) *reconciler {
 }
 
 // reconcileLoop reconciles the peers with the node's directory every
-// [Config.PollInterval] until ctx is done.
-func (r *reconciler) reconcileLoop(ctx, graceCtx context.Context) {
+// [Config.PollInterval] until ctx is done. It returns an error if the service can not go on.
+func (r *reconciler) reconcileLoop(ctx, graceCtx context.Context) error {
 	tick := time.NewTicker(r.cfg.PollInterval)
 	defer tick.Stop()
 	defer r.pulse.Stop()
@@ -56,7 +56,7 @@ func (r *reconciler) reconcileLoop(ctx, graceCtx context.Context) {
 		r.pulse.Beat()
 		select {
 		case <-ctx.Done():
-			return
+			return nil
 		case p := <-r.bindsDone:
 			r.bindJobDone(ctx, graceCtx, p)
 			continue
@@ -72,6 +72,9 @@ func (r *reconciler) reconcileLoop(ctx, graceCtx context.Context) {
 		switch {
 		case ctx.Err() != nil:
 		case err == nil:
+			if err := r.cfg.Certificate.checkRevoked(); err != nil {
+				return err
+			}
 			r.keepQueuePatterns(ctx)
 			r.setHealth(nil)
 			lastErr = ""

@@ -65,11 +65,17 @@ func clientTLS(own *tls.Certificate, p *node.Peer, groups []tls.CurveID, now fun
 			if err != nil {
 				return err
 			}
+			if p.Revoked.Has(chain[0]) {
+				return errKeyRevoked
+			}
 			verified(chain)
 			return nil
 		},
 	}
 }
+
+// errKeyRevoked means that the other side has used a server key that its owner has revoked.
+var errKeyRevoked = errors.New("the server key of the other side has been revoked by its owner: whoever uses it has stolen it, or has to change it")
 
 // peerConn is a connection whose TLS handshake is complete.
 type peerConn struct {

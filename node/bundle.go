@@ -90,6 +90,9 @@ func (d *Dir) datedNodeinfo(now time.Time) (files []infobundle.File, date string
 	if stompTOML == nil {
 		return nil, "", fmt.Errorf("%s does not exist: peers need it to find this node's servers", d.file("nodeinfo", infobundle.StompTOML))
 	}
+	if _, err := d.RevokedKeys(); err != nil {
+		return nil, "", fmt.Errorf("peers would not see what is revoked: %w", err)
+	}
 	stomp, err := ParseStompTOML(stompTOML, d.identity.ID)
 	if err == nil {
 		err = stomp.BundleURLsErr // peers ignore this error, but the operator has to correct it

@@ -35,6 +35,7 @@ type Peer struct {
 	Stomp       *StompConfig      // where and how to send to the peer; nil if StompErr is not nil
 	StompErr    error             // what is wrong with the peer's stomp.toml
 	UpdatedAt   string            // date of the info-bundle that contained stomp.toml; may be empty
+	Revoked     RevokedKeys       // server keys that the peer has ever revoked
 	NoFollow    bool              // the peer's published info-bundle is not fetched
 }
 
@@ -190,6 +191,9 @@ func (d *Dir) readPeer(dir, id string) (*Peer, error) {
 		return nil, err
 	}
 	if p.Suspended, err = d.Suspended(id); err != nil {
+		return nil, err
+	}
+	if p.Revoked, err = readPeerRevoked(dir); err != nil {
 		return nil, err
 	}
 	if p.NoFollow, err = exists(filepath.Join(dir, noFollowFile)); err != nil {

@@ -142,6 +142,9 @@ func (d *Dir) updatePeer(dir string, b *infobundle.Bundle, byOperator bool) (upd
 	if b.UpdatedAt() <= old {
 		return false, nil
 	}
+	if err := pinRevokedKeys(dir, b); err != nil {
+		return false, err
+	}
 	return true, d.replaceNodeinfo(dir, b.Nodeinfo)
 }
 

@@ -7,7 +7,7 @@ import (
 
 // Stamp is a fingerprint of the files that determine the traffic with a peer, made
 // without reading them. As long as it is the same, the files are considered unchanged.
-type Stamp [15]FileStamp
+type Stamp [17]FileStamp
 
 // FileStamp is a fingerprint of one file, made without reading the file. The zero
 // FileStamp stands for a missing file.
@@ -44,6 +44,8 @@ func (d *Dir) Stamp(id string) (s Stamp) {
 		d.file("peers", id, suspendedFile),
 		d.file("peers", id, noFollowFile),
 		d.file("peers", id, nameFile), // for the status of the link
+		d.file("peers", id, revokedKeysFile),
+		d.file("peers", id, "nodeinfo", revokedKeysFile),
 		d.file("peers", id, "nodeinfo", "stomp.toml"),
 		d.file("peers", id, "nodeinfo", "updated-at.txt"),
 		d.file("creditors-subnet.txt"),

@@ -14,6 +14,9 @@ import (
 // checkNodeinfo checks the node's own nodeinfo, which is published to its peers.
 func (c *checker) checkNodeinfo() {
 	c.checkStompTOML("nodeinfo", Problem, "peers need it to find this node's servers, and no info-bundle can be made without it")
+	if _, err := node.ReadRevokedKeys(c.path("nodeinfo")); err != nil {
+		c.problem("nodeinfo/revoked-keys.txt", RuleRevokedKeys, "%v; no info-bundle can be made before it is corrected", err)
+	}
 	c.checkNames("nodeinfo", "no info-bundle can be made before it is renamed, or moved out of the folder")
 	c.checkUpdatedAt("nodeinfo", "peers will ignore new info-bundles until then; if the clock is right, remove the file")
 	c.checkPublished("db/info-bundle.zip")
@@ -73,6 +76,19 @@ func (c *checker) checkPublished(file string) {
 	} else if data, ok := c.text("nodeinfo/"+infobundle.StompTOML, RuleStompTOML); ok {
 		if own, err := node.ParseStompTOML(data, b.Identity.ID); err == nil && !own.IsIn(b) {
 			c.warning(file, RulePublished, "has other content than nodeinfo/%s, which peers get in this way only; make a new one", infobundle.StompTOML)
+		}
+		c.checkRevocationPublished(file, b)
+	}
+}
+
+// checkRevocationPublished checks that the published info-bundle has all revoked server keys.
+func (c *checker) checkRevocationPublished(file string, b *infobundle.Bundle) {
+	revoked, _ := node.ReadRevokedKeys(c.path("nodeinfo"))
+	published := node.RevokedIn(b)
+	for key := range revoked {
+		if _, ok := published[key]; !ok {
+			c.warning(file, RulePublished, "does not have all keys of nodeinfo/revoked-keys.txt, so that peers still accept a server key that is revoked; make a new one (\"peerlink bundle create\")")
+			return
 		}
 	}
 }

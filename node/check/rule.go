@@ -159,6 +159,8 @@ const (
 	RuleStompTOML Rule = "nodeinfo.stomp"
 	// RuleNodeinfoName: file names have no special meaning for Git, Windows or a shell.
 	RuleNodeinfoName Rule = "nodeinfo.name"
+	// RuleRevokedKeys: the list of revoked server keys is valid.
+	RuleRevokedKeys Rule = "nodeinfo.revoked"
 	// RuleUpdatedAt: updated-at.txt holds a date, not one in the future.
 	RuleUpdatedAt Rule = "nodeinfo.date"
 	// RulePublished: the published info-bundle is valid, belongs to the node, and has the

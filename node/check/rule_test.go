@@ -414,6 +414,10 @@ func (b *breakages) peers(w *world) {
 	b.problem("deactivated on two days", ca, func(f *fixture) { f.write(peer+"DEACTIVATED", "2024-01-01\n2024-01-02\n") }, check.RulePeerState)
 	b.problem("no servers known", ca, func(f *fixture) { f.remove(peer + "nodeinfo/stomp.toml") }, check.RuleStompTOML)
 	b.warning("published bundle cut", ca, func(f *fixture) { f.replace("db/info-bundle.zip", "root-ca.crt", "") }, check.RulePublished)
+	b.problem("a list of revoked keys with a word", ca, func(f *fixture) { f.write("nodeinfo/revoked-keys.txt", "all\n") }, check.RuleRevokedKeys)
+	b.warning("revoked key not published", ca, func(f *fixture) {
+		f.write("nodeinfo/revoked-keys.txt", "sha256:"+strings.Repeat("0", 64)+"\n")
+	}, check.RulePublished)
 	b.warning("manifest not published", ca, func(f *fixture) {
 		f.write("nodeinfo/stomp.toml", "servers = [\"new.example.com:1234\"]\nhost = \"/\"\ndestination = \"/exchange/creditors_in\"\n")
 	}, check.RulePublished)

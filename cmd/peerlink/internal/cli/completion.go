@@ -48,12 +48,15 @@ var argumentCompleters = map[string][]completer{
 // argumentExtensions has the extensions of the files that commands take as arguments. All other commands
 // take files with any name, or no arguments.
 var argumentExtensions = map[string][]string{
-	"bundle create":    {"zip"},
-	"bundle inspect":   {"zip"},
-	"peer sign":        {"zip"},
-	"peer register":    {"crt", "pem", "cer"},
-	"server-cert sign": {"csr", "crt", "pem"},
-	"verify":           {"crt", "pem", "cer"},
+	"bundle create":       {"zip"},
+	"bundle inspect":      {"zip"},
+	"peer sign":           {"zip"},
+	"peer register":       {"crt", "pem", "cer"},
+	"server-cert sign":    {"csr", "crt", "pem"},
+	"server-cert inspect": {"crt", "pem"},
+	"server-cert renew":   {"key", "crt", "pem"},
+	"server-cert revoke":  {"crt", "pem"},
+	"verify":              {"crt", "pem", "cer"},
 }
 
 var (

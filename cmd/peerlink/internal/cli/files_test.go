@@ -55,7 +55,11 @@ var reading = map[string][]string{
 	"send":                  {"BOB {message} --state=new-state"},
 	"serve":                 {"--listen 127.0.0.1:0 --local-listen none --state=new-state --server-cert={server.crt} --server-key={server.key}"},
 	"server-cert issue":     {"new.key new.crt --key={key} --passphrase-file={pass}"},
+	"server-cert inspect":   {"{server.crt}"},
+	"server-cert list":      {""},
+	"server-cert renew":     {"{server.key} {server.crt} --key={key} --passphrase-file={pass}"},
 	"server-cert request":   {"new.key new.csr"},
+	"server-cert revoke":    {"{server.crt}"},
 	"server-cert sign":      {"{server.csr} new.crt --key={key} --passphrase-file={pass}"},
 	"tail":                  {"--state=state"},
 	"verify":                {"--trusted={node/root-ca.crt} --untrusted={peer.crt} {server.crt}"},
@@ -83,7 +87,7 @@ var notRead = []string{
 	// messages, the commands read nothing in them.
 	"links --state", "log-level --state", "tail --state", "send --state", "serve --state",
 	"queue drop --state", "queue list --state", "queue retry --state", "queue show --state",
-	"request new --bundle", // an output file
+	"request new --bundle", "server-cert renew --csr", // output files
 }
 
 // damages lists the defects that the tests give to a needed file; put creates the

@@ -118,7 +118,8 @@ request to where the root key is, and sign it there with "server-cert sign".`,
 	for _, c := range []*cobra.Command{request, sign, issue} {
 		jsonFlag(c, &asJSON)
 	}
-	return group("server-cert", "Make certificates for this node's servers", request, sign, issue)
+	return group("server-cert", "Make, list, renew and revoke certificates for this node's servers", request, sign, issue,
+		a.serverCertListCommand(), a.serverCertInspectCommand(), a.serverCertRenewCommand(), a.serverCertRevokeCommand())
 }
 
 func (a *app) signServer(ctx context.Context, csr *x509.CertificateRequest, path string, days int, asJSON bool) error {
