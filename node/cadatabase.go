@@ -99,17 +99,20 @@ func (db caDatabase) record(cert *x509.Certificate) error {
 const maxIndex = 64 << 20
 
 // index reads db/index. The file does not exist for a moment while OpenSSL
-// replaces it. index waits for it up to 200 ms, because the lines of certificates
-// without a copy in certs/ could not be restored. If the file is still missing, or
-// is blank, the result is empty.
+// replaces it, after renaming it to db/index.old. index waits for it up to two
+// seconds, because the lines of certificates without a copy in certs/ could not be
+// restored. If the file is still missing, or is blank, the result is empty.
 func (db caDatabase) index() ([]byte, error) {
-	for range 20 {
+	for range 200 {
 		index, err := durable.Read(db.file("db", "index"), maxIndex)
 		if isBlank(index) && err == nil {
 			return nil, nil
 		}
 		if !errors.Is(err, fs.ErrNotExist) {
 			return index, err
+		}
+		if _, err := os.Lstat(db.file("db", "index.old")); errors.Is(err, fs.ErrNotExist) {
+			break
 		}
 		time.Sleep(10 * time.Millisecond)
 	}
