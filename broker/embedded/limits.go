@@ -92,12 +92,25 @@ func (r row) size() int {
 	return rowSize(m.RoutingKey, m.Type, m.ContentType, r.headers, m.Body)
 }
 
+// counted returns how many bytes of the row count for the quota of a peer: none if the message
+// is not from a peer.
+func (r row) counted() int64 {
+	if r.message.Peer == "" {
+		return 0
+	}
+	return int64(r.size())
+}
+
 // rowSize returns how many bytes a message takes, in memory or in the file, whichever is more:
-// the size of its texts and body, rowOverhead, and what is unused in its overflow pages. It is
-// the same when the message is stored and when it is read to be removed.
+// the size of its texts and body, rowOverhead, and what is unused in its overflow pages. When
+// its result changes for any message, countingVersion must be increased.
 func rowSize(routingKey, messageType, contentType, headers string, body []byte) int {
-	size := rowOverhead + len(routingKey) + len(messageType) + len(contentType) + len(headers) + len(body)
-	return size + unusedInOverflow(size-rowOverhead+maxRowHeader)
+	return contentSize(len(routingKey) + len(messageType) + len(contentType) + len(headers) + len(body))
+}
+
+// contentSize is rowSize for a message whose texts and body have this many bytes.
+func contentSize(content int) int {
+	return rowOverhead + content + unusedInOverflow(content+maxRowHeader)
 }
 
 // maxRowHeader is the most that a row takes in addition to its texts and body: SQLite's record

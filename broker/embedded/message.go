@@ -21,7 +21,8 @@ type Message struct {
 	Body        []byte
 	Peer        string // ID of the sending peer; "" if unknown, and for a message of an application
 
-	size int // in bytes, as counted for quotas
+	size    int   // in bytes; see rowSize
+	counted int64 // its part of the peer's usage, in bytes
 }
 
 // scanMessage returns the message in the first seven columns of readConn.messages, which

@@ -2,6 +2,7 @@ package embedded
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"testing"
@@ -76,7 +77,7 @@ func TestOpenRefuses(t *testing.T) {
 		}, errNotStore},
 		{"other database", sqlFile("CREATE TABLE accounts (id INTEGER)"), errNotStore},
 		{"no tables", sqlFile("PRAGMA user_version = 1; PRAGMA user_version = 0"), errNotStore},
-		{"newer", sqlFile(schema + "PRAGMA user_version = 4"), errNewer},
+		{"newer", sqlFile(schema + fmt.Sprintf("PRAGMA user_version = %d", schemaVersion+1)), errNewer},
 		{"no bytes", func(t *testing.T, path string) {
 			if err := os.WriteFile(path, nil, 0o600); err != nil {
 				t.Fatal(err)

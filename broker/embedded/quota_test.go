@@ -47,13 +47,18 @@ func checkUsage(t *testing.T, s *Store, peers ...string) {
 	for _, peer := range peers {
 		var stored int64
 		err := s.readers.use(testContext(t), func(r *readConn) error {
-			messages, err := r.readMessages("accounts_in", 0, 1<<20)
-			for _, m := range messages {
-				if m.Peer == peer {
-					stored += int64(m.size)
+			for last := uint64(0); ; {
+				messages, err := r.readMessages("accounts_in", last, 1<<20)
+				if err != nil || len(messages) == 0 {
+					return err
+				}
+				for _, m := range messages {
+					last = m.Seq
+					if m.Peer == peer {
+						stored += m.counted
+					}
 				}
 			}
-			return err
 		})
 		if err != nil {
 			t.Fatal(err)

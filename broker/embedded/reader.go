@@ -79,7 +79,7 @@ func openReadConn(path string) (*readConn, error) {
 	r := &readConn{conn: c}
 	p := preparer{conn: c}
 	r.deliveries = p.stmt("SELECT seq, type, content_type, body FROM messages" + after)
-	r.messages = p.stmt("SELECT " + columns + ", peer, epoch FROM messages" + after)
+	r.messages = p.stmt("SELECT " + columns + ", peer, epoch, counted FROM messages" + after)
 	r.deadLetters = p.stmt("SELECT " + columns + ", at, reason FROM set_aside" + after)
 	r.nextSeq = p.stmt("SELECT next_seq FROM queues WHERE name = ?")
 	r.queueStats = p.stmt("SELECT name, depth, next_seq," +
@@ -142,6 +142,7 @@ func (r *readConn) readMessages(queue string, after uint64, limit int) ([]Messag
 		}
 		m.Peer, m.ID = text(cols[7]), messageID(number(cols[8]), m.Seq)
 		m.size = rowSize(m.RoutingKey, m.Type, m.ContentType, text(cols[5]), m.Body)
+		m.counted = countedOf(number(cols[9]), m.size)
 		found = append(found, m)
 		size += m.size
 		return size < readBytes

@@ -20,7 +20,7 @@ import (
 
 // schemaVersion is stored in the file as PRAGMA user_version. A file with a lower version
 // is upgraded when it is opened (see upgrades), a file with a higher version is not opened.
-const schemaVersion = 3
+const schemaVersion = 4
 
 // pageSize is a compromise: with larger pages, removing is faster and messages of usual
 // size need no overflow pages; with smaller pages, a transaction with one message writes
@@ -59,10 +59,11 @@ CREATE TABLE messages (
 	body         BLOB,
 	peer         TEXT NOT NULL DEFAULT '', -- the peer that has sent a received message
 	epoch        INTEGER NOT NULL DEFAULT 0, -- see identity.go; 0: stored with a schema version below 3
+	counted      INTEGER NOT NULL DEFAULT -1, -- its part of usage.bytes; -1: stored by a program with a schema version below 4
 	PRIMARY KEY (queue, seq)
 ) STRICT, WITHOUT ROWID;
 
--- How many bytes the received messages of each peer take.
+-- How many bytes the received messages of each peer take; see counting.go.
 CREATE TABLE usage (
 	peer  TEXT PRIMARY KEY,
 	bytes INTEGER NOT NULL
@@ -82,17 +83,16 @@ CREATE TABLE set_aside (
 	reason       TEXT NOT NULL,
 	PRIMARY KEY (queue, seq)
 ) STRICT, WITHOUT ROWID;
-` + storeTable
 
-// storeTable creates table store, which has one row.
-const storeTable = `
--- owner is the node that the store belongs to, or '' until a service has opened the store.
--- closed is 1 if the last service that has opened the store has closed it.
+-- Has one row. owner is the node that the store belongs to, or '' until a service has opened
+-- the store. closed is 1 if the last service that has opened the store has closed it.
+-- counting is the version of the counting (counting.go) that table usage was made with.
 CREATE TABLE store (
-	owner  TEXT NOT NULL,
-	closed INTEGER NOT NULL
+	owner    TEXT NOT NULL,
+	closed   INTEGER NOT NULL,
+	counting INTEGER NOT NULL DEFAULT 0
 ) STRICT;
-INSERT INTO store VALUES ('', 1);
+INSERT INTO store VALUES ('', 1, ` + countingVersion + `);
 `
 
 // upgrades[i] upgrades a file from schema version i+1 to i+2. Programs with the lower schema
@@ -102,7 +102,13 @@ var upgrades = []string{
 	`ALTER TABLE messages ADD COLUMN peer TEXT NOT NULL DEFAULT '';
 	CREATE TABLE usage (peer TEXT PRIMARY KEY, bytes INTEGER NOT NULL) STRICT, WITHOUT ROWID;`,
 	// Messages received before the upgrade keep their message-id.
-	`ALTER TABLE messages ADD COLUMN epoch INTEGER NOT NULL DEFAULT 0;` + storeTable,
+	`ALTER TABLE messages ADD COLUMN epoch INTEGER NOT NULL DEFAULT 0;
+	CREATE TABLE store (owner TEXT NOT NULL, closed INTEGER NOT NULL) STRICT;
+	INSERT INTO store VALUES ('', 1);`,
+	// The rows are not written again, for which a full disk may have no space. The next service
+	// computes table usage (recount): until then, a service with the lower version may be running.
+	`ALTER TABLE messages ADD COLUMN counted INTEGER NOT NULL DEFAULT -1;
+	ALTER TABLE store ADD COLUMN counting INTEGER NOT NULL DEFAULT 0;`,
 }
 
 // newStoreMessage is the log message for a store that was created.

@@ -29,9 +29,9 @@ type inbox struct {
 
 // unackedMessage is a message that is delivered to a subscription.
 type unackedMessage struct {
-	sub  *Subscription
-	peer string // ID of the sending peer
-	size int    // in bytes
+	sub     *Subscription
+	peer    string // ID of the sending peer
+	counted int64  // its part of the peer's usage, in bytes
 }
 
 func (b *inbox) subscribed() bool {
@@ -156,7 +156,7 @@ func (sub *Subscription) deliverAvailable(ctx context.Context, limit int) ([]Inb
 	delivered := make([]InboxMessage, len(found))
 	for i, m := range found {
 		delivered[i] = InboxMessage{Seq: m.Seq, ID: m.ID, Redelivered: m.Seq <= b.lastRead || m.Seq <= b.lastSeqAtOpen, Incoming: m.incoming(b.name)}
-		b.unacked[m.Seq] = unackedMessage{sub, m.Peer, m.size}
+		b.unacked[m.Seq] = unackedMessage{sub, m.Peer, m.counted}
 	}
 	if n := len(found); n > 0 {
 		b.lastRead = max(b.lastRead, found[n-1].Seq)
@@ -183,7 +183,7 @@ func (sub *Subscription) Ack(seqs []uint64, done func(error)) error {
 	freed := make(map[string]int64)
 	for _, seq := range seqs {
 		if m := b.unacked[seq]; m.peer != "" {
-			freed[m.peer] += int64(m.size)
+			freed[m.peer] += m.counted
 		}
 	}
 	remove := func(t *tx) error { return t.remove(b.name, seqs, freed) }

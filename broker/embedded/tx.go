@@ -93,8 +93,8 @@ func (t *tx) put(q *queueChanges, r row) error {
 	q.nextSeq++
 	q.depth++
 	q.added = append(q.added, r)
-	if peer := r.message.Peer; peer != "" {
-		t.usageChange[peer] += int64(r.size())
+	if n := r.counted(); n > 0 {
+		t.usageChange[r.message.Peer] += n
 	}
 	t.inserts++
 	if t.inserts < insertRows {
@@ -105,8 +105,8 @@ func (t *tx) put(q *queueChanges, r row) error {
 	return err
 }
 
-// remove removes single messages from a queue; freed maps each sending peer to the total size,
-// in bytes, of those that were received from it.
+// remove removes single messages from a queue; freed maps each sending peer to the bytes that
+// were counted of those that were received from it.
 func (t *tx) remove(queue string, seqs []uint64, freed map[string]int64) error {
 	q, err := t.queue(queue)
 	if err != nil {

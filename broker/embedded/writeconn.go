@@ -9,7 +9,7 @@ import (
 const insertRows = 16
 
 // insertColumns is the number of columns of table messages.
-const insertColumns = 10
+const insertColumns = 11
 
 const (
 	// walKept is the size in bytes to which SQLite truncates the write-ahead log when it
@@ -91,12 +91,7 @@ func openWriteConn(path string, opts Options) (*writeConn, error) {
 		return nil, err
 	}
 	if opts.Service {
-		err := w.recordOpen()
-		if err != nil && opts.makeRoomToOpen(path, err) {
-			err = w.recordOpen()
-		}
-		if isAccessError(err) {
-			// SQLite has opened a file for reading only, and would not open it again.
+		if err := w.openForService(path, opts); err != nil {
 			c.close()
 			return nil, err
 		}
@@ -117,6 +112,23 @@ func openWriteConn(path string, opts Options) (*writeConn, error) {
 	return w, nil
 }
 
+// openForService records in the file that a service has opened the store, and computes table
+// usage if necessary. It returns an error only for missing access.
+func (w *writeConn) openForService(path string, opts Options) error {
+	err := w.recordOpen()
+	if err != nil && opts.makeRoomToOpen(path, err) {
+		err = w.recordOpen()
+	}
+	if isAccessError(err) {
+		// SQLite has opened a file for reading only, and would not open it again.
+		return err
+	}
+	if err := w.recount(opts.Logger); err != nil {
+		opts.Logger.Warn("how much each peer's messages take can not be counted, the next start tries again", "err", err)
+	}
+	return nil
+}
+
 // checkInPlace returns [errGone] if the file or its write-ahead log was removed, moved or
 // replaced: the next process that opens the store would not find what is written.
 func (w *writeConn) checkInPlace() error {
@@ -132,7 +144,7 @@ func (w *writeConn) prepareStatements() error {
 	values := "(?" + strings.Repeat(", ?", insertColumns-1) + ")"
 	const (
 		columns = "queue, seq, arrived, type, content_type, routing_key, headers, body"
-		insert  = "INSERT INTO messages (" + columns + ", peer, epoch) VALUES "
+		insert  = "INSERT INTO messages (" + columns + ", peer, epoch, counted) VALUES "
 	)
 	p := preparer{conn: w.conn}
 	w.begin = p.stmt("BEGIN IMMEDIATE")
@@ -154,8 +166,8 @@ func (w *writeConn) prepareStatements() error {
 	w.minSeq = p.stmt("SELECT coalesce(min(seq), 0) FROM messages WHERE queue = ?")
 	w.moveToDeadLetters = p.stmt("INSERT INTO set_aside (" + columns + ", at, reason)" +
 		" SELECT " + columns + ", ?, ? FROM messages WHERE queue = ? AND seq = ?")
-	w.moveBack = p.stmt("INSERT INTO messages (" + columns + ", epoch)" +
-		" SELECT queue, ?, ?, type, content_type, routing_key, headers, body, ? FROM set_aside WHERE queue = ? AND seq = ?")
+	w.moveBack = p.stmt("INSERT INTO messages (" + columns + ", epoch, counted)" +
+		" SELECT queue, ?, ?, type, content_type, routing_key, headers, body, ?, 0 FROM set_aside WHERE queue = ? AND seq = ?")
 	w.removeDeadLetters = p.stmt("DELETE FROM set_aside WHERE queue = ? AND seq = ?")
 	w.bind = p.stmt("INSERT OR REPLACE INTO bindings (peer, exchange, binding_key, fanout, queue) VALUES (?, ?, ?, ?, ?)")
 	w.unbind = p.stmt("DELETE FROM bindings WHERE peer = ?")
@@ -250,7 +262,7 @@ func (w *writeConn) truncateLog() error {
 // bindRow binds a message as the i-th row of an INSERT.
 func bindRow(s *stmt, i int, queue, seq, arrived, epoch int64, r row) {
 	m := r.message
-	s.bind(i*insertColumns, queue, seq, arrived, m.Type, m.ContentType, m.RoutingKey, r.headers, m.Body, m.Peer, epoch)
+	s.bind(i*insertColumns, queue, seq, arrived, m.Type, m.ContentType, m.RoutingKey, r.headers, m.Body, m.Peer, epoch, r.counted())
 }
 
 // moveRow copies the columns of the i-th row of an INSERT of many messages to an INSERT of
