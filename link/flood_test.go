@@ -351,6 +351,39 @@ func TestDiskFlood(t *testing.T) {
 	bad.WaitDrained(authority, 0)
 }
 
+// A peer that floods the node over several connections takes no more of the disk than its
+// quota says, however small that is: messages that are not stored yet count too. Its messages have
+// the size at which they take the most of the file.
+func TestDiskFloodSmallQuota(t *testing.T) {
+	t.Parallel()
+	const quota, connections, count = 4 << 20, 8, 1500
+	authority, _, bad := trio(t, linktest.EmbeddedWith(embedded.Options{PeerQuota: quota}), func(*linktest.Node) {})
+	body := bytes.Replace(translated(t, bad, authority, 1), []byte("number 1"), bytes.Repeat([]byte("x"), 1700), 1)
+	flood := strings.Repeat(sendFrame("1", body), count)
+	for range connections {
+		conn := session(t, bad, authority)
+		go io.Copy(io.Discard, conn)
+		go io.WriteString(conn, flood)
+	}
+	linktest.Eventually(t, "the quota", func() error {
+		if log := authority.Log.String(); !strings.Contains(log, "fill its quota") {
+			return errors.New(log)
+		}
+		return nil
+	})
+	if err := errors.Join(authority.Stop(), authority.Store.Close()); err != nil {
+		t.Fatal(err)
+	}
+	info, err := os.Stat(authority.StorePath)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("%.2f of the quota", float64(info.Size())/quota)
+	if most := int64(quota*14/10 + 1<<19); info.Size() > most || info.Size() < quota {
+		t.Errorf("the store has %d bytes with a quota of %d, want at most %d", info.Size(), quota, most)
+	}
+}
+
 // A peer cannot send faster than its rate, over any number of connections, and loses
 // nothing by trying.
 func TestPeerRate(t *testing.T) {

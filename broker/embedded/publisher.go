@@ -45,15 +45,25 @@ func (p *publisher) Publish(ctx context.Context, m *broker.Incoming) error {
 	if err != nil {
 		return err
 	}
-	w := p.store.writer
-	part, err := w.peerBudget.acquire(ctx, 1, r.size())
-	if err != nil {
+	if err := p.store.reserve(ctx, r); err != nil {
 		return err
 	}
+	part, err := p.store.writer.peerBudget.acquire(ctx, 1, r.size())
+	if err != nil {
+		p.store.quotas.settle(r)
+		return err
+	}
+	return p.submit(r, part)
+}
+
+// submit adds a message to the pending operation, or submits a new one. part is released when
+// the operation ends, or by submit if submit fails.
+func (p *publisher) submit(r row, part quantity) error {
+	w := p.store.writer
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if p.closed {
-		w.peerBudget.release(part)
+		w.release(&publishOp{rows: []row{r}, part: part})
 		return broker.ErrClosed
 	}
 	if p.pending != nil && w.isCollecting(p.pending.batchNumber) {

@@ -21,11 +21,13 @@ type quotas struct {
 
 	mu           sync.Mutex
 	usage        map[string]int64 // by sending peer: bytes, as last committed
-	blockedPeers map[string]bool  // peers that have reached the limit, and are not yet down to 7/8 of it again
+	unstored     unstored
+	blockedPeers map[string]bool // peers that have reached the limit, and are not yet down to 7/8 of it again
 }
 
 func newQuotas(limit int64, usage map[string]int64, log *slog.Logger) *quotas {
-	q := &quotas{limit: limit, log: log, usage: make(map[string]int64), blockedPeers: make(map[string]bool)}
+	q := &quotas{limit: limit, log: log, usage: make(map[string]int64), blockedPeers: make(map[string]bool),
+		unstored: unstored{bytes: make(map[string]int64)}}
 	q.update(usage)
 	return q
 }
@@ -96,7 +98,7 @@ func (s *Store) unconsumedFromPeers() int64 {
 // AwaitQuota waits while the messages of the peer that no application has consumed yet fill its
 // quota ([Options].PeerQuota) or, after that, more than 7/8 of it, and while the disk has no
 // space for messages of peers ([Options].MinFree). Messages that are not durable yet do not
-// count for the quota: their total is bounded for all peers together.
+// count here: while they would fill the quota, publishing waits until they are durable.
 func (s *Store) AwaitQuota(ctx context.Context, peer string) error {
 	for {
 		eased, blocked := s.quotas.isBlocked(peer)

@@ -198,6 +198,52 @@ func TestQuota(t *testing.T) {
 	}
 }
 
+// Messages that are not stored yet count for the quota of their peer: no more than fill it are
+// accepted at once, however slowly they are stored. Other peers do not wait for them.
+func TestUnstoredCount(t *testing.T) {
+	t.Parallel()
+	s := openTest(t, Options{PeerQuota: 10_000})
+	other, err := openConn(s.path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.close()
+	if err := other.exec("BEGIN IMMEDIATE"); err != nil {
+		t.Fatal(err)
+	}
+	publish := func(ctx context.Context, peer string) error {
+		p, err := s.Publish(testContext(t), func(uint64, error) {})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return p.Publish(ctx, &broker.Incoming{Peer: peer, Exchange: "accounts_in", Body: make([]byte, 1000)})
+	}
+	canceled, cancel := context.WithCancel(testContext(t))
+	cancel()
+	for _, peer := range []string{"a", "b"} {
+		for range 10_000 / (1000 + rowOverhead) {
+			if err := publish(testContext(t), peer); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := publish(canceled, peer); !errors.Is(err, context.Canceled) {
+			t.Errorf("another message of %s: %v", peer, err)
+		}
+	}
+	waiting := make(chan error, 1)
+	go func() { waiting <- publish(testContext(t), "a") }()
+	if err := other.exec("ROLLBACK"); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-waiting; err != nil {
+		t.Error(err)
+	}
+	checkUsage(t, s, "a", "b")
+	if err := publish(canceled, "a"); !errors.Is(err, context.Canceled) || len(s.quotas.unstored.bytes) > 0 {
+		t.Errorf("%v; not stored yet: %v", err, s.quotas.unstored.bytes)
+	}
+}
+
 // A waiting peer may continue when another process has consumed its messages.
 func TestQuotaFreedByOtherProcess(t *testing.T) {
 	t.Parallel()

@@ -129,10 +129,13 @@ func (w *writer) submitLocked(o op) error {
 	return nil
 }
 
-// release releases an operation's part of the budget.
+// release releases an operation's part of the budget, and of the peer's quota.
 func (w *writer) release(o op) {
 	if k, part := o.cost(); k != storesNothing {
 		w.budgetOf(k).release(part)
+	}
+	if p, ok := o.(*publishOp); ok {
+		w.quotas.settle(p.rows...)
 	}
 }
 
@@ -278,10 +281,10 @@ func (w *writer) write(ops []op) error {
 	if err != nil {
 		return err
 	}
+	w.quotas.update(t.usage) // before release: what is stored is counted at every moment
 	for _, o := range ops {
 		w.release(o)
 	}
-	w.quotas.update(t.usage)
 	for _, q := range t.queues {
 		switch {
 		case q.movedBack:

@@ -34,6 +34,7 @@ type Node struct {
 	CertFile, KeyFile string          // files of its server certificate
 	Config            link.Config     // of the next service, without what Start sets
 	Store             *embedded.Store // nil with any other broker
+	StorePath         string          // the file of Store
 	Log               *Log
 	Wrap              func(net.Listener) net.Listener // wraps the listener of the next service; may be nil
 	Service           *link.Service                   // the service started last

@@ -24,8 +24,9 @@ func EmbeddedWith(o embedded.Options) BrokerSetup {
 		t.Helper()
 		o := o
 		o.Logger = n.Log.Logger()
+		n.StorePath = filepath.Join(t.TempDir(), "messages.db")
 		var err error
-		if n.Store, err = embedded.Open(filepath.Join(t.TempDir(), "messages.db"), o); err != nil {
+		if n.Store, err = embedded.Open(n.StorePath, o); err != nil {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { n.Store.Close() })

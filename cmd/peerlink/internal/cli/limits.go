@@ -24,6 +24,10 @@ const reserve = 16 << 20
 // defaultQuota is the default maximum size, in bytes, of the stored messages from one peer.
 const defaultQuota = 1 << 30
 
+// minQuota is the smallest quota, in bytes. Beyond a quota, each connection of the peer may bring one
+// message more, and the tables of an empty store take about 100 kB.
+const minQuota = 1 << 20
+
 // minCheckInterval is the shortest time between two checks of a link that rests.
 const minCheckInterval = time.Minute
 
@@ -56,6 +60,8 @@ func (l *limitFlags) set(cfg *link.Config, broker string) error {
 	switch {
 	case l.quota != defaultQuota && broker != embeddedBroker:
 		return usagef("--peer-quota is for the embedded broker: in RabbitMQ the node's own queue has limits, see docs/security.md")
+	case l.quota > 0 && l.quota < minQuota:
+		return usagef("--peer-quota %v: expected %v or more, or 0", l.quota, byteSize(minQuota))
 	case l.connections < 1:
 		return usagef("--max-connections-per-peer %d: expected 1 or more", l.connections)
 	case l.rate < 0:
