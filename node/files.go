@@ -15,6 +15,7 @@ import (
 	"peerlink/internal/durable"
 	"peerlink/internal/guard"
 	"peerlink/internal/textfile"
+	"peerlink/node/pki"
 )
 
 // maxFile is the maximum size, in bytes, of a file read from the node's directory,
@@ -48,8 +49,11 @@ func readCerts(path string) (certs []*x509.Certificate, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if cert, err := x509.ParseCertificate(data); err == nil {
+	switch cert, err := pki.ParseCertificate(data); {
+	case err == nil:
 		return []*x509.Certificate{cert}, nil
+	case errors.Is(err, pki.ErrTimes):
+		return nil, err
 	}
 	if data, err = textfile.Decode(data); err != nil {
 		return nil, err
@@ -59,7 +63,7 @@ func readCerts(path string) (certs []*x509.Certificate, err error) {
 		if block == nil {
 			break
 		}
-		cert, err := x509.ParseCertificate(block.Bytes)
+		cert, err := pki.ParseCertificate(block.Bytes)
 		if err != nil {
 			return nil, err
 		}

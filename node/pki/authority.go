@@ -206,7 +206,7 @@ func sign(template *x509.Certificate, pub crypto.PublicKey, issuer []byte, key c
 	if err != nil {
 		return nil, err
 	}
-	cert, err := x509.ParseCertificate(der)
+	cert, err := ParseCertificate(der)
 	if err != nil {
 		return nil, err
 	}

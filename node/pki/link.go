@@ -111,7 +111,7 @@ func parsePresented(rawCerts [][]byte) ([]*x509.Certificate, error) {
 	}
 	certs := make([]*x509.Certificate, 0, len(rawCerts))
 	for i, raw := range rawCerts {
-		cert, err := x509.ParseCertificate(raw)
+		cert, err := ParseCertificate(raw)
 		if err != nil {
 			return nil, &VerifyError{Rule: ruleFormat, Detail: fmt.Sprintf("certificate %d of %d", i+1, len(rawCerts)), Err: err}
 		}

@@ -23,14 +23,14 @@ var ErrPEM = errors.New("unexpected content of a PEM file")
 // may begin with a human-readable dump, like files of "openssl ca", and may have CRLF line
 // ends. Errors wrap [ErrPEM].
 //
-// A byte order mark, other PEM blocks, and text after the certificate are refused, so that
-// all programs that read the file use the same certificate.
+// A byte order mark, times in wrong forms ([ErrTimes]), other PEM blocks, and text after the
+// certificate are refused, so that all programs that read the file use the same certificate.
 func ParseCertificatePEM(data []byte) (*x509.Certificate, error) {
 	der, err := onlyBlock(data, pemCertificate)
 	if err != nil {
 		return nil, err
 	}
-	cert, err := x509.ParseCertificate(der)
+	cert, err := ParseCertificate(der)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrPEM, err)
 	}

@@ -220,10 +220,8 @@ func (c candidates) add(cert *x509.Certificate) error {
 	if pub, ok := cert.PublicKey.(*rsa.PublicKey); ok && pub.N.BitLen() > maxRSABits {
 		return &VerifyError{Rule: ruleKey, Cert: cert, Err: checkPublicKey(pub)}
 	}
-	if cert.NotBefore.Location() != time.UTC || cert.NotAfter.Location() != time.UTC {
-		// crypto/x509 accepts offsets from UTC, with which a time may even be in a year that is
-		// not in the range of all formats, 0 to 9999.
-		return &VerifyError{Rule: ruleFormat, Cert: cert, Detail: "its beginning or end is not in UTC, ending in Z (RFC 5280, section 4.1.2.5)"}
+	if err := checkTimes(cert); err != nil {
+		return &VerifyError{Rule: ruleFormat, Cert: cert, Err: err}
 	}
 	names, err := namesOf(cert)
 	switch {

@@ -141,7 +141,7 @@ func readCerts(ctx context.Context, paths []string) ([]*x509.Certificate, error)
 			if block.Type != "CERTIFICATE" {
 				continue
 			}
-			cert, err := x509.ParseCertificate(block.Bytes)
+			cert, err := pki.ParseCertificate(block.Bytes)
 			if err != nil {
 				return nil, fmt.Errorf("%s: %w", path, err)
 			}
