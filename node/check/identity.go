@@ -86,7 +86,7 @@ func (c *checker) identityLine(file string, rule Rule) (s string, ok bool) {
 		return "", false
 	}
 	c.checkMark(file, data)
-	return strings.TrimSuffix(strings.TrimSuffix(string(text), "\n"), "\r"), true
+	return c.trimLineEnd(file, text), true
 }
 
 // reportLost reports that db/nodetype or db/nodeid is missing or damaged. [node.Restore] restores

@@ -118,8 +118,22 @@ func (c *checker) checkMark(file string, data []byte) {
 // them, and the check of the content refuses them.
 func (c *checker) line(file string) (s string, ok bool) {
 	data, ok := c.text(file, RuleUnreadable)
-	return strings.TrimSuffix(strings.TrimSuffix(string(data), "\n"), "\r"), ok
+	return c.trimLineEnd(file, data), ok
 }
+
+// trimLineEnd removes the line end of the only line of a file. It adds a finding for CR LF unless
+// the programs that read the file ignore the CR.
+func (c *checker) trimLineEnd(file string, data []byte) string {
+	line, hasCR := strings.CutSuffix(strings.TrimSuffix(string(data), "\n"), "\r")
+	if hasCR && !ignoresCR[path.Base(file)] {
+		c.warning(file, RuleLineEnds, "ends with CR LF, as files of Windows do: the reference's scripts take the CR for a part of the value, and fail or pass it on; make it LF, for example with \"dos2unix\"")
+	}
+	return line
+}
+
+// ignoresCR has the names of those files with one line that only openssl reads, which ignores the
+// CR, or nobody.
+var ignoresCR = map[string]bool{"serial": true, "index.attr": true, "DEACTIVATED": true}
 
 // certificate returns the certificate in a file, or nil if the file is missing or
 // invalid. It adds a finding if the file is invalid, but not if it is missing: the

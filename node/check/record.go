@@ -124,6 +124,9 @@ func (c *checker) checkIndex(used map[string]issued) (listed map[string]bool) {
 		return nil
 	}
 	c.checkConflictMarks(file, data)
+	if bytes.Contains(data, []byte("\r\n")) {
+		c.warning(file, RuleLineEnds, "has lines that end with CR LF, as files of Windows do: openssl takes the CR for a part of the subject, and \"openssl ca -revoke\" does not find the certificate; make them LF, for example with \"dos2unix\"")
+	}
 	listed = make(map[string]bool)
 	bad, copies := 0, 0
 	number := 0

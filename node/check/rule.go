@@ -11,6 +11,9 @@ const (
 	RuleUnreadable Rule = "file.unreadable"
 	// RuleByteOrderMark: text files are in UTF-8, without a byte order mark.
 	RuleByteOrderMark Rule = "file.byte-order-mark"
+	// RuleLineEnds: files that the reference's scripts, or openssl, take literally have the line
+	// ends of Unix.
+	RuleLineEnds Rule = "file.line-ends"
 	// RuleConflict: there are no marks of a merge conflict in git.
 	RuleConflict Rule = "file.conflict"
 	// RuleIncomplete: the generated files and folders exist.

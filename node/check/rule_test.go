@@ -446,6 +446,12 @@ func (b *breakages) peers(w *world) {
 	}, check.RuleNodeinfoName)
 	b.problem("own nodeinfo with a device's name", ca, func(f *fixture) { f.write("nodeinfo/aux.txt", "x") }, check.RuleNodeinfoName)
 	b.warning("a certificate with a byte order mark", ca, func(f *fixture) { f.write(peer+"root-ca.crt", "\ufeff"+f.read(peer+"root-ca.crt")) }, check.RuleByteOrderMark)
+	for _, file := range []string{"db/nodetype", "db/nodeid", "db/index", peer + "nodetype.txt", peer + "queues.txt", "creditors-subnet.txt"} {
+		b.warning("CR LF in "+file, ca, func(f *fixture) { f.write(file, strings.ReplaceAll(f.read(file), "\n", "\r\n")) }, check.RuleLineEnds)
+	}
+	for _, file := range []string{"db/subnets/creditors/SEQNUM", "db/subnets/creditors/000001"} {
+		b.warning("CR LF in "+file, aa, func(f *fixture) { f.write(file, strings.ReplaceAll(f.read(file), "\n", "\r\n")) }, check.RuleLineEnds)
+	}
 	b.warning("nodeinfo from the future", ca, func(f *fixture) { f.write(peer+"nodeinfo/updated-at.txt", "2999-01-01") }, check.RuleUpdatedAt)
 }
 
