@@ -15,6 +15,17 @@ import (
 // signRecordPath returns the path of the record of certificates signed on this machine.
 func signRecordPath(d *node.Dir) string { return filepath.Join(folder(d), signrecord.Name) }
 
+// ComparesWithoutRecord reports whether the request has certificates, and d has no record of
+// certificates that were signed there: then [Request.CheckKnown] compares them only with the
+// directory, which may be older than what was signed.
+func (r *Request) ComparesWithoutRecord(d *node.Dir) (bool, error) {
+	if len(r.servers)+len(r.peers) == 0 {
+		return false, nil
+	}
+	record, err := signrecord.Read(signRecordPath(d))
+	return len(record) == 0, err
+}
+
 // certificates returns the properties of the requested certificates.
 func (r *Request) certificates() []signrecord.Certificate {
 	var all []signrecord.Certificate

@@ -1,8 +1,6 @@
 package cli
 
 import (
-	"bytes"
-	"context"
 	"errors"
 	"fmt"
 	"strings"
@@ -140,27 +138,6 @@ func (a *app) showItems(r *offline.Request) {
 	}
 }
 
-// showUnsigned prints everything that is going to be signed, and the changes of the info-bundle in
-// it since the state that since describes, which is in d, this machine's copy of the node's
-// directory. d is nil if there is no copy.
-func (a *app) showUnsigned(r *offline.Request, d *node.Dir, since string, changes []offline.Change) {
-	a.printMessage("Request %.8s of %s, made %s:", r.ID, r.Node, r.Created.Local().Format("2006-01-02 15:04"))
-	for i, item := range r.Summary() {
-		a.printMessage("  %d. %s", i+1, terminal.Line(item.String()))
-		for _, row := range item.Details(time.Now()) {
-			a.printMessage("       %-22s  %s", terminal.Line(row[0]), orNone(terminal.Line(row[1])))
-		}
-	}
-	if d == nil {
-		a.printMessage("\nThere is no copy of the node's directory here with which this could be compared (-C DIR).")
-		return
-	}
-	if since != "" {
-		a.printMessage("")
-	}
-	a.showChanges(since, changes)
-}
-
 // showChanges prints the changes of an info-bundle that is going to be signed since the state that
 // since describes. If since is "", there is no earlier state, and nothing is printed.
 func (a *app) showChanges(since string, changes []offline.Change) {
@@ -174,113 +151,6 @@ func (a *app) showChanges(since string, changes []offline.Change) {
 			a.printMessage("  - %s", terminal.Line(c.String()))
 		}
 	}
-}
-
-func (a *app) fulfilCommand() *cobra.Command {
-	var yes, asJSON bool
-	c := &cobra.Command{
-		Use:   "fulfil REQUEST ANSWER",
-		Short: "On the offline machine: sign everything in a request, after a summary",
-		Long: `Checks a request, shows everything that it asks to be signed, and signs it with
-the root key once you agree. The answer goes back to the online machine. Only the
-root key is needed here (--key); if there is a copy of the node's directory too
-(-C), the request is held against it, and you see what differs from what was last
-signed here.`,
-		Example: "  peerlink fulfil --key root-ca.key /media/stick/request.json /media/stick/answer.json",
-		Args:    someArgs(2, 2),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			data, err := readText(cmd.Context(), args[0], offline.MaxSize)
-			if err != nil {
-				return err
-			}
-			r, err := offline.ReadRequest(data, time.Now())
-			if err != nil {
-				return fmt.Errorf("%s: %w", args[0], err)
-			}
-			if err := checkCreatable(args[1]); err != nil {
-				return err
-			}
-			d, since, changes, err := a.compareKnown(cmd, r)
-			if err != nil {
-				return fmt.Errorf("%s: %w", args[0], err)
-			}
-			if asJSON {
-				items := r.Summary()
-				for i := range items {
-					if items[i].Kind == offline.KindInfoBundle {
-						items[i].Changes = changes
-					}
-				}
-				if err := a.json(items); err != nil {
-					return err
-				}
-			}
-			a.showUnsigned(r, d, since, changes)
-			if !yes {
-				answer, err := a.confirmUnseen(cmd.Context(), "\nSign all of this? Type yes, which is not shown (or start again with --yes): ")
-				if err != nil {
-					return err
-				}
-				if answer != "yes" {
-					return errors.New("not confirmed: nothing was signed")
-				}
-			}
-			key, err := a.rootKey(cmd.Context())
-			if err != nil {
-				return err
-			}
-			answer, err := offline.Fulfil(r, key, time.Now())
-			if err != nil {
-				return err
-			}
-			if d != nil {
-				// Recorded before the answer exists, so that everything that leaves this machine is
-				// on record here.
-				if err := r.RecordSigned(cmd.Context(), d, time.Now()); err != nil {
-					return fmt.Errorf("nothing was written, because what was signed could not be recorded in the copy of the node's directory: %w", err)
-				}
-			}
-			if err := durable.Create(args[1], answer.Encode(), 0o644); err != nil {
-				return err
-			}
-			a.printMessage("Signed. Take %s back to the online machine: \"peerlink request file\".", args[1])
-			return nil
-		},
-	}
-	c.Flags().BoolVar(&yes, "yes", false, "sign without asking")
-	c.Flags().BoolVar(&asJSON, "json", false, "print the summary as JSON too")
-	return a.keyFlags(c)
-}
-
-// confirmUnseen asks a question on the terminal without echo, because an operator who expects the
-// passphrase prompt may type the passphrase.
-func (a *app) confirmUnseen(ctx context.Context, question string) (string, error) {
-	if !isTerminal(a.stdin) {
-		return "", usagef("missing: %s", strings.TrimSpace(question))
-	}
-	line, err := a.askSecret(ctx, question)
-	defer clear(line)
-	return string(bytes.TrimSpace(line)), err
-}
-
-// compareKnown compares a request with this machine's copy of the node's directory. It returns nil
-// for d if there is no copy. It returns an error if the copy is damaged, or is missing although the
-// operator has named it.
-func (a *app) compareKnown(cmd *cobra.Command, r *offline.Request) (d *node.Dir, since string, changes []offline.Change, err error) {
-	d, err = a.openIfAny(cmd)
-	if d == nil && err == nil {
-		return nil, "", nil, nil
-	}
-	if errors.Is(err, node.ErrNotNode) {
-		return nil, "", nil, fmt.Errorf("nothing is signed, because the request can not be compared with the copy of the node's directory: %w", err)
-	}
-	if err == nil {
-		err = r.CheckKnown(cmd.Context(), d)
-	}
-	if err == nil {
-		since, changes, err = r.Changes(d, time.Now())
-	}
-	return d, since, changes, err
 }
 
 func (a *app) requestFileCommand() *cobra.Command {
