@@ -151,11 +151,14 @@ func (u *unidentifiedErrors) recordDeadLetter(now time.Time) {
 }
 
 // refusedBy returns the message that an ERROR counts against. found is false if there
-// is none. If the ERROR does not identify a message, and is no internal error of the peer,
+// is none, as for an ERROR about the connection, whatever it answers. If the ERROR does not identify a message, and is no internal error of the peer,
 // refusedBy makes the next session send the unconfirmed messages one at a time.
 func (se *session) refusedBy(refused *stomp.ServerError) (m sent, found bool) {
 	se.mu.Lock()
 	defer se.mu.Unlock()
+	if isAboutConnection(refused) {
+		return sent{}, false
+	}
 	if refused.MessageNumber > 0 {
 		return se.sent.get(refused.MessageNumber)
 	}
@@ -202,6 +205,17 @@ func isFromFuture(refused *stomp.ServerError) bool {
 func isTooManyConnections(err error) bool {
 	refused := new(stomp.ServerError)
 	return errors.As(err, &refused) && tooManyText.MatchString(refused.Message)
+}
+
+// isAboutConnection reports whether an ERROR means that the peer does not want this connection, or
+// any: no message can be the reason.
+func isAboutConnection(refused *stomp.ServerError) bool {
+	for _, text := range []*regexp.Regexp{tooManyText, unknownPeerText, notRegisteredText, suspendedText, noActiveLinkText} {
+		if text.MatchString(refused.Message) {
+			return true
+		}
+	}
+	return false
 }
 
 // isInternalError reports whether an ERROR means that the peer itself has a fault.

@@ -17,7 +17,7 @@ import (
 )
 
 // refuser is a server that accepts messages, or answers them with an ERROR that
-// identifies none.
+// identifies none, unless its text has $RECEIPT in a further header.
 type refuser struct {
 	connects atomic.Int32
 	hasty    atomic.Bool                                        // it sends an ERROR at once, also before a message
@@ -47,7 +47,7 @@ func (r *refuser) serve(conn *tls.Conn) {
 		receipt, _ := f.Get("receipt")
 		if message := (*r.refuse.Load())(f.Body); f.Command == "SEND" && message != "" {
 			time.Sleep(5 * time.Millisecond) // others are in flight by then
-			fmt.Fprintf(conn, "ERROR\nmessage:%s\n\n\x00", message)
+			fmt.Fprintf(conn, "ERROR\nmessage:%s\n\n\x00", strings.ReplaceAll(message, "$RECEIPT", receipt))
 			_ = conn.CloseWrite()
 			for err == nil { // so that the ERROR is not lost
 				_, err = frames.ReadFrame()
@@ -60,8 +60,9 @@ func (r *refuser) serve(conn *tls.Conn) {
 
 // A message that the peer refuses with an ERROR that does not identify it is found and
 // becomes a dead letter, and the others are delivered. If a peer answers all messages
-// in this way, or says that the fault is its own, at most one message becomes a dead
-// letter, and the rest is delivered when the peer has recovered.
+// in this way, at most one message becomes a dead letter, and none if the peer says that the
+// fault is its own, or that it does not want the connection. The rest is delivered when the peer
+// has recovered.
 func TestRefusalsWithoutName(t *testing.T) {
 	t.Parallel()
 	takeAll := func([]byte) string { return "" }
@@ -77,6 +78,9 @@ func TestRefusalsWithoutName(t *testing.T) {
 		{"two that are apart", func(b []byte) string { return pick(b, "bad", 3, 9) }, 2, true},
 		{"everything", func([]byte) string { return "go away" }, 1, false},
 		{"trouble of its own", func([]byte) string { return "Internal server error." }, 0, false},
+		{"too many connections", func([]byte) string { return "Too many connections from one peer." }, 0, false},
+		{"too many connections, with the message's name", func([]byte) string { return "Too many connections from one peer.\nreceipt-id:$RECEIPT" }, 0, false},
+		{"no link", func([]byte) string { return "This node has no active link with you." }, 0, false},
 		{"the connection", nil, 0, false},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
