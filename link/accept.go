@@ -255,7 +255,7 @@ func (a *acceptor) register(r *receiver, id pki.Identity, chain []*x509.Certific
 	// certificate.
 	if !signedBy(st.Root, chain) {
 		p.in.set(LinkState{Verdict: VerdictWrongCertificate, Reason: "the peer uses a certificate of another root key than the pinned one",
-			Remedy: "ask the owner of " + p.id + " whether its root key has changed: then the two nodes have to become peers anew"})
+			Remedy: "ask the owner of " + p.id + " whether its root key has changed: then \"peerlink peer replace\" replaces it"})
 		return "The certificate was not signed by the pinned root key."
 	}
 	// The state of the link is not affected: the owner may be connected at the same time.

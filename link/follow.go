@@ -2,6 +2,7 @@ package link
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -146,6 +147,7 @@ func jitter(d time.Duration) time.Duration { return d + rand.N(d/2+1) }
 // pendingUpdate is a newer info-bundle of a peer, kept in memory because the node's
 // directory is read-only.
 type pendingUpdate struct {
+	root    *x509.Certificate // the peer's, when the info-bundle was fetched
 	date    string
 	stomp   *node.StompConfig
 	revoked node.RevokedKeys // also those of earlier updates
@@ -153,9 +155,9 @@ type pendingUpdate struct {
 
 // apply adds the server keys that the peer has revoked, and replaces the peer's stomp.toml by that of
 // the pending update, unless the directory has the same or a newer one, or following is switched
-// off for the peer.
+// off for the peer. It does nothing if the peer has another root certificate now.
 func (u *pendingUpdate) apply(p *node.Peer) {
-	if u == nil {
+	if u == nil || !u.root.Equal(p.Root) {
 		return
 	}
 	p.Revoked = p.Revoked.With(u.revoked)
@@ -242,7 +244,7 @@ func (r *reconciler) adoptBundle(ctx context.Context, log *slog.Logger, p *peer,
 	updated, err := r.cfg.Dir.ReplaceNodeinfo(ctx, b)
 	switch {
 	case readOnly(err):
-		p.pendingUpdate.Store(&pendingUpdate{b.UpdatedAt(), stomp, st.Revoked.With(node.RevokedIn(b))})
+		p.pendingUpdate.Store(&pendingUpdate{st.Root, b.UpdatedAt(), stomp, st.Revoked.With(node.RevokedIn(b))})
 		log.Warn("the node's directory is read-only: what the peer has published is kept in memory only", "date", b.UpdatedAt())
 	case err != nil:
 		return err

@@ -203,6 +203,12 @@ func (s *peerSet) getOrAdd(id string) *peer {
 	return p
 }
 
+func (s *peerSet) remove(id string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.peers, id)
+}
+
 func (s *peerSet) all() []*peer {
 	s.mu.Lock()
 	defer s.mu.Unlock()

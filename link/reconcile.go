@@ -146,6 +146,11 @@ func (r *reconciler) peerGone(p *peer) {
 	p.trackFiles(nil)
 	r.brokerTroubles.set(p.id, nil)
 	p.stopDrainers()
+	if read := p.lastRead.Load(); read != nil && read.SubCA == nil && p.state.Load() == nil {
+		r.log.Info("peer that was not registered is gone from the node's directory", "peer", p.id)
+		r.peers.remove(p.id)
+		return
+	}
 	if p.state.Load() != nil {
 		r.log.Warn("peer is gone from the node's directory, its link ends", "peer", p.id)
 		p.end()
@@ -227,6 +232,7 @@ func (r *reconciler) applyDirectory(ctx, graceCtx context.Context, p *peer) erro
 	lastRead := *np
 	p.lastRead.Store(&lastRead)
 	if np.SubCA == nil {
+		r.endReplaced(p, np)
 		return nil // this node has no peer certificate from the peer yet
 	}
 	view, err := View(d, np)
@@ -295,6 +301,16 @@ func (r *reconciler) applyDirectory(ctx, graceCtx context.Context, p *peer) erro
 	p.replaceState(&peerState{Peer: np, view: view, binding: binding})
 	r.startSenders(ctx, graceCtx, p, append(slices.Clip(binding.Queues), p.former...))
 	return nil
+}
+
+// endReplaced ends the traffic with a peer that has been replaced by one with the same ID and
+// another root certificate, next, until the certificate that it issues is registered.
+func (r *reconciler) endReplaced(p *peer, next *node.Peer) {
+	if st := p.state.Load(); st == nil || st.Root.Equal(next.Root) {
+		return
+	}
+	r.log.Warn("peer has another root certificate now, its link ends until its new peer certificate is registered", "peer", p.id)
+	p.end()
 }
 
 // keepQueuePatterns records the patterns of the names of queues again if the record has

@@ -128,6 +128,12 @@ func (d *Dir) DeactivatePeer(ctx context.Context, id string) (changed bool, err 
 	if p.Deactivated != "" {
 		return false, nil
 	}
+	return d.markDeactivated(id)
+}
+
+// markDeactivated marks a peer as deactivated, with today's date. It returns false if the peer was
+// deactivated already. The caller must hold the directory's lock.
+func (d *Dir) markDeactivated(id string) (changed bool, err error) {
 	path := d.file("peers", id, "DEACTIVATED")
 	err = durable.Create(path, []byte(time.Now().Format(time.DateOnly)+"\n"), 0o644)
 	if err != nil && !errors.Is(err, fs.ErrExist) {

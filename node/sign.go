@@ -12,6 +12,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -129,7 +130,7 @@ func (d *Dir) updatePeer(dir string, b *infobundle.Bundle, byOperator bool) (upd
 			return false, otherCertificateError(b)
 		}
 		return false, fmt.Errorf("%s is %w (%s): "+
-			"anyone can make an info-bundle in this name, and accepting it would be a break-in, so it is refused. If its owner really has a new root key, it is a new node",
+			"anyone can make an info-bundle in this name, and accepting it would be a break-in, so it is refused. If its owner has lost the root key, and tells you so, \"peerlink peer replace\" replaces it",
 			b.Identity, ErrOtherRoot, pki.Fingerprint(pinned.PublicKey))
 	}
 	old, err := knownDate(dir)
@@ -401,14 +402,31 @@ func (d *Dir) checkPeerLimit() error {
 
 // installPeer creates the directory of a new peer atomically.
 func (d *Dir) installPeer(dir string, b *infobundle.Bundle, cert *x509.Certificate, subnet string) error {
-	if err := os.MkdirAll(d.file("peers"), 0o755); err != nil {
-		return err
-	}
-	tmp, err := os.MkdirTemp(d.file("peers"), newPeerPrefix)
+	tmp, err := d.preparePeer(b, cert, subnet, nil)
 	if err != nil {
 		return err
 	}
 	defer os.RemoveAll(tmp)
+	return d.namePeer(tmp, dir)
+}
+
+// preparePeer creates the directory of a new peer under a temporary name. Of two files with the same
+// name, the one in kept is written.
+func (d *Dir) preparePeer(b *infobundle.Bundle, cert *x509.Certificate, subnet string, kept []infobundle.File) (tmp string, err error) {
+	if err := os.MkdirAll(d.file("peers"), 0o755); err != nil {
+		return "", err
+	}
+	if tmp, err = os.MkdirTemp(d.file("peers"), newPeerPrefix); err != nil {
+		return "", err
+	}
+	if err := writePeerFiles(tmp, slices.Concat(newPeerFiles(b, cert, subnet), kept)); err != nil {
+		return "", errors.Join(err, os.RemoveAll(tmp))
+	}
+	return tmp, nil
+}
+
+// newPeerFiles returns the files in the directory of a new peer.
+func newPeerFiles(b *infobundle.Bundle, cert *x509.Certificate, subnet string) []infobundle.File {
 	files := []infobundle.File{
 		{Name: "root-ca.crt", Data: b.RootPEM},
 		{Name: "peercert.crt", Data: pki.EncodeCertificatePEM(cert)},
@@ -421,8 +439,12 @@ func (d *Dir) installPeer(dir string, b *infobundle.Bundle, cert *x509.Certifica
 	for _, f := range b.Nodeinfo {
 		files = append(files, infobundle.File{Name: "nodeinfo/" + f.Name, Data: f.Data})
 	}
+	return files
+}
+
+func writePeerFiles(dir string, files []infobundle.File) error {
 	for _, f := range files {
-		path := filepath.Join(tmp, filepath.FromSlash(f.Name))
+		path := filepath.Join(dir, filepath.FromSlash(f.Name))
 		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 			return err
 		}
@@ -435,9 +457,11 @@ func (d *Dir) installPeer(dir string, b *infobundle.Bundle, cert *x509.Certifica
 			return err
 		}
 	}
-	if err := durable.SyncDir(tmp); err != nil {
-		return err
-	}
+	return durable.SyncDir(dir)
+}
+
+// namePeer gives the directory of a new peer its name.
+func (d *Dir) namePeer(tmp, dir string) error {
 	if err := os.Rename(tmp, dir); err != nil {
 		return err
 	}

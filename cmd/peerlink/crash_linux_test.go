@@ -372,6 +372,33 @@ func killCases() []killCase {
 				return []string{"peer", "deactivate", "--kustomize", aaID}
 			},
 		}, {
+			name: "peer remove",
+			prepare: func(s *site) []string {
+				n, other := s.init(nodetype.AccountingAuthority), nodetest.New(s.t, nodetype.DebtorsAgent, server)
+				n.Sign(s.t, other.Bundle(s.t))
+				return []string{"peer", "remove", other.Identity().ID}
+			},
+			done: func(_ *site, said string) bool { return strings.Contains(said, "unknown peer") },
+		}, {
+			name: "peer replace, an accounting authority",
+			prepare: func(s *site) []string {
+				s.registered()
+				aa := nodetest.New(s.t, nodetype.AccountingAuthority, server)
+				s.bundle(aa)
+				return withPass("peer", "replace", aaID, "../../input/peer.zip", "--fingerprint", pki.Fingerprint(aa.Key.Public()))
+			},
+			end:  func(s *site) { s.onePeer() },
+			done: func(_ *site, said string) bool { return strings.Contains(said, "nothing to replace") },
+		}, {
+			name: "peer replace, an agent that keeps its subnet",
+			prepare: func(s *site) []string {
+				n, old := s.init(nodetype.AccountingAuthority), nodetest.New(s.t, nodetype.DebtorsAgent, server)
+				nodetest.Peer(s.t, n, old)
+				next := nodetest.New(s.t, nodetype.DebtorsAgent, server)
+				s.bundle(next)
+				return withPass("peer", "replace", old.Identity().ID, "../../input/peer.zip", "--subnet", "keep", "--fingerprint", pki.Fingerprint(next.Key.Public()))
+			},
+		}, {
 			name: "key drill",
 			prepare: func(s *site) []string {
 				s.init(nodetype.CreditorsAgent)

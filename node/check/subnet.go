@@ -75,7 +75,11 @@ func (c *checker) checkGivenSubnets() {
 			continue
 		}
 		p.subnet = subnet
-		c.checkReserved(p)
+	}
+	for _, p := range c.peers {
+		if p.subnet != "" {
+			c.checkReserved(p)
+		}
 	}
 	c.checkHolders()
 	for _, kind := range []nodetype.Type{nodetype.CreditorsAgent, nodetype.DebtorsAgent} {
@@ -99,9 +103,18 @@ func (c *checker) checkReserved(p *peer) {
 	if _, err := os.Lstat(c.path(file)); !ok && errors.Is(err, fs.ErrNotExist) {
 		return // checkDefects reports it
 	}
-	if owner != p.id.ID {
+	if owner != p.id.ID && !c.hasReplaced(p, owner) {
 		c.problem(file, RuleSubnetUnreserved, "holds %q: expected %s, the peer that has this subnet; write that into the file", firstLine(owner), p.id.ID)
 	}
+}
+
+// hasReplaced reports whether one of a peer and another node has taken over the subnet of the other,
+// which is deactivated ("peerlink peer replace").
+func (c *checker) hasReplaced(p *peer, other string) bool {
+	isDeactivated := func(id string) bool { return c.exists("peers/" + id + "/DEACTIVATED") }
+	return slices.ContainsFunc(c.peers, func(o *peer) bool {
+		return o.id.ID == other && o.subnet == p.subnet && isDeactivated(o.id.ID) != isDeactivated(p.id.ID)
+	})
 }
 
 // checkHolders checks that the subnets of different nodes do not overlap, according to the files

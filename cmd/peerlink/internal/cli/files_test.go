@@ -39,6 +39,8 @@ var reading = map[string][]string{
 	"peer name":             {"BOB"},
 	"peer queues":           {"BOB 2"},
 	"peer register":         {"{peer.crt}"},
+	"peer remove":           {"BOB"},
+	"peer replace":          {"BOB {other.zip} --subnet=new --key={key} --passphrase-file={pass}", "1234abcd {other-aa.zip} -C peer --registry={registry}", "1234abcd other-aa.zip -C peer --registry=registry --registry-key={public.key}"},
 	"peer resume":           {"BOB"},
 	"peer show":             {"BOB"},
 	"peer sign":             {"{other.zip} --key={key} --passphrase-file={pass}", "{other-aa.zip} -C peer --registry={registry}", "other-aa.zip -C peer --registry=registry --registry-key={public.key}"},

@@ -54,10 +54,7 @@ ask, and PEER has to be the whole ID or the name, unless there is --yes.`,
 // which may not be that of the peer that was meant when the script was written.
 func (a *app) confirmDeactivation(ctx context.Context, d *node.Dir, id, text string) error {
 	if !isTerminal(a.stdin) {
-		if node.IsHex(text) && text != id {
-			return usagef("%q is the beginning of the ID %s: without a terminal, expected the whole ID, or --yes", text, id)
-		}
-		return nil
+		return checkWholeID(id, text)
 	}
 	p, err := d.Peer(id)
 	if err != nil || p.SubCA == nil || p.Deactivated != "" {

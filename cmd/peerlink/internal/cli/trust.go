@@ -71,19 +71,11 @@ func (a *app) confirmRootKey(ctx context.Context, b *infobundle.Bundle, t trustF
 	if b.Identity.Type.IDDerived() || t.fingerprint != "" || t.registry != "" {
 		return nil
 	}
-	got := pki.Fingerprint(b.Root.PublicKey)
 	if !isTerminal(a.stdin) {
 		return fmt.Errorf("%s has chosen its ID, so the bundle alone does not prove who made it: have its owner read the fingerprint of their root key to you and give it with --fingerprint, or use --registry", b.Identity)
 	}
-	// The bundle's fingerprint is not displayed, because operators could copy it from the screen.
-	a.printMessage("%s has chosen its ID, so the bundle alone does not prove who made it.\n"+
-		"Call its owner, let them read the fingerprint of their root key to you, and type it: all of it,\n"+
-		"or at least the last %d digits.\n", b.Identity, minTypedDigits)
-	_, err := a.askAtMost(ctx, maxWrongAnswers, "Fingerprint", func(answer string) error { return compareTyped(answer, got) })
-	if err != nil {
-		return fmt.Errorf("%w: nothing was signed", err)
-	}
-	return nil
+	a.printMessage("%s has chosen its ID, so the bundle alone does not prove who made it.", b.Identity)
+	return a.typeFingerprint(ctx, b, "nothing was signed")
 }
 
 // compareTyped compares a typed fingerprint, or the end of one, with a complete one. It ignores

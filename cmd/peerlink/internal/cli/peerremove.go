@@ -1,0 +1,92 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"peerlink/node"
+)
+
+func (a *app) peerRemoveCommand() *cobra.Command {
+	var yes, asJSON bool
+	c := &cobra.Command{
+		Use:   "remove PEER",
+		Short: "Remove a peer that was signed by mistake, and is not registered",
+		Long: `Removes a peer that was signed, but with which there was never a link, because no
+certificate from it was registered.
+
+What was signed can not be unsigned: the certificate stays in db/index and certs/,
+and at an accounting authority its subnet stays reserved. The peer can not connect
+with it, because it is not a peer any more. It can be signed again, and then gets
+the same subnet.
+
+swpt_stomp of the reference implementation accepts the certificate again if a
+node with the same ID becomes a peer, whatever its root key is; peerlink does not.
+
+On a terminal it asks first, unless there is --yes. Without a terminal it does not
+ask, and PEER has to be the whole ID or the name, unless there is --yes.`,
+		Example: "  peerlink peer remove 1234abcd",
+		Args:    someArgs(1, 1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			d, id, err := a.openPeer(args[0])
+			if err != nil {
+				return err
+			}
+			if !yes {
+				if err := a.confirmRemoval(cmd.Context(), d, id, args[0]); err != nil {
+					return err
+				}
+			}
+			removed, err := d.RemovePeer(cmd.Context(), id)
+			if err != nil {
+				return err
+			}
+			r := removedPeer{removed.Identity.ID, removed.Name, removed.Identity.Type.String(), removed.Serial, removed.Subnet}
+			if err := a.result(asJSON, r, r.ID); err != nil {
+				return err
+			}
+			a.printMessage("%s is not a peer any more. The certificate that was signed for it stays on record (serial\nnumber %s), and can not be unsigned.", removed.Identity, r.Serial)
+			if r.Subnet != "" {
+				a.printMessage("Its subnet, %s, stays reserved for it.", r.Subnet)
+			}
+			return nil
+		},
+	}
+	yesFlag(c, &yes)
+	jsonFlag(c, &asJSON)
+	return c
+}
+
+// removedPeer is a peer that was removed, in JSON.
+type removedPeer struct {
+	ID     string `json:"id"`
+	Name   string `json:"name,omitempty"`
+	Type   string `json:"type"`
+	Serial string `json:"serial"`           // of the peer certificate that stays on record
+	Subnet string `json:"subnet,omitempty"` // stays reserved
+}
+
+// confirmRemoval asks on the terminal whether to remove a peer. Without a terminal it only checks that the
+// peer is given by more than the beginning of its ID.
+func (a *app) confirmRemoval(ctx context.Context, d *node.Dir, id, text string) error {
+	if !isTerminal(a.stdin) {
+		return checkWholeID(id, text)
+	}
+	p, err := d.Peer(id)
+	if err != nil || d.CheckRemovable(p) != nil {
+		return nil // nothing is changed, and RemovePeer returns the reason
+	}
+	a.printMessage("Peer %s, %s: its directory is removed. The certificate that it was given stays signed.", node.KnownPeer{ID: id, Name: p.Name}, p.Identity.Type)
+	return a.confirm(ctx, fmt.Sprintf("Remove %s?", id), "the peer is as it was")
+}
+
+// checkWholeID checks that a command without a terminal, which can not ask, is given the whole ID or the
+// name of a peer.
+func checkWholeID(id, text string) error {
+	if node.IsHex(text) && text != id {
+		return usagef("%q is the beginning of the ID %s: without a terminal, expected the whole ID, or --yes", text, id)
+	}
+	return nil
+}

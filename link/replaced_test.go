@@ -1,0 +1,81 @@
+package link_test
+
+import (
+	"crypto"
+	"fmt"
+	"testing"
+
+	"peerlink/link"
+	"peerlink/link/linktest"
+	"peerlink/node"
+	"peerlink/node/nodetest"
+)
+
+// The owner of an accounting authority has lost the root key, and goes on with another one under the same ID. As soon
+// as the peer is replaced there is no traffic with whoever has the earlier key, although the certificate that was
+// issued for it is still valid; and after the registration all messages that waited arrive at the new node.
+func TestReplacedPeer(t *testing.T) {
+	t.Parallel()
+	earlier, agent := linktest.Pair(t, ca)
+	outBecomes(t, agent, earlier, link.VerdictLinked, "")
+	inBecomes(t, agent, earlier, link.VerdictLinked, "")
+
+	next := linktest.New(t, aa)
+	res, err := agent.ReplacePeer(t.Context(), node.Replacement{Peer: nodetest.AAID, Bundle: nodetest.ReadBundle(t, next.Bundle(t))},
+		func() (crypto.Signer, error) { return agent.Key, nil })
+	if err != nil {
+		t.Fatal(err)
+	}
+	waitForLog(t, agent, "another root certificate now")
+	linktest.Eventually(t, "the end of all connections", func() error {
+		if conns := agent.Service.Status().Peers[0].Connections; len(conns) > 0 {
+			return fmt.Errorf("there are %+v", conns)
+		}
+		return nil
+	})
+	agent.Put(earlier, linktest.Message(t, agent, earlier, 1)) // to the same ID
+	outBecomes(t, earlier, agent, link.VerdictNotRegistered, "no active link")
+
+	next.Sign(t, agent.Bundle(t))
+	for from, to := range map[*linktest.Node]*linktest.Node{agent: next, next: agent} {
+		register(t, to, from)
+	}
+	if res.Peer.Root.Equal(earlier.Root()) {
+		t.Error("the earlier root certificate is still pinned")
+	}
+	next.Start()
+	outBecomes(t, agent, next, link.VerdictLinked, "")
+	outBecomes(t, next, agent, link.VerdictLinked, "")
+	next.Take(1)
+	agent.WaitDrained(next, 0)
+	earlier.Put(agent, linktest.Message(t, earlier, agent, 2))
+	waitForLog(t, earlier, "not signed by the pinned root key")
+}
+
+// A peer that is removed before it was registered is forgotten by the running service: there was no link with it
+// that could be missed.
+func TestRemovedPeer(t *testing.T) {
+	t.Parallel()
+	authority, other := linktest.New(t, aa), linktest.New(t, ca)
+	authority.Sign(t, other.Bundle(t))
+	authority.Start()
+	peers := func(want int) {
+		t.Helper()
+		linktest.Eventually(t, fmt.Sprint(want, " peers"), func() error {
+			if list := authority.Service.Status().Peers; len(list) != want {
+				return fmt.Errorf("there are %+v", list)
+			}
+			return nil
+		})
+	}
+	peers(1)
+	if _, err := authority.RemovePeer(t.Context(), other.Identity().ID); err != nil {
+		t.Fatal(err)
+	}
+	peers(0)
+	// The same node can be signed again, and linked.
+	nodetest.Peer(t, authority.Node, other.Node)
+	other.Start()
+	outBecomes(t, authority, other, link.VerdictLinked, "")
+	outBecomes(t, other, authority, link.VerdictLinked, "")
+}
