@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"peerlink/broker"
+	"peerlink/internal/topic"
 )
 
 // Bind creates the first of the peer's queues, and binds the queue to the exchange in place
@@ -45,6 +46,16 @@ func checkPeerBinding(q broker.PeerBinding) error {
 		return fmt.Errorf("%w: binding key %q for a fanout exchange, which has none", errInvalid, q.BindingKey)
 	}
 	return checkBindingKey(q.BindingKey)
+}
+
+func checkBindingKey(key string) error {
+	if err := checkText("binding key", key); err != nil {
+		return err
+	}
+	if err := topic.CheckKey(key); err != nil {
+		return fmt.Errorf("%w: %w", errInvalid, err)
+	}
+	return nil
 }
 
 // Send routes a message of an application through an outgoing exchange, to each queue with

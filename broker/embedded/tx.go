@@ -193,11 +193,11 @@ func (t *tx) bindPeer(p broker.PeerBinding) error {
 	if err != nil {
 		return err
 	}
-	b := binding{exchange: p.Exchange, key: p.BindingKey, fanout: p.Fanout, queue: q.id}
+	b := binding{Exchange: p.Exchange, Key: p.BindingKey, Fanout: p.Fanout, Target: q.id}
 	if old, ok := c.bindings[p.PeerID]; ok && old == b {
 		return nil
 	}
-	if _, err := t.bind.exec(p.PeerID, b.exchange, b.key, b.fanout, b.queue); err != nil {
+	if _, err := t.bind.exec(p.PeerID, b.Exchange, b.Key, b.Fanout, b.Target); err != nil {
 		return err
 	}
 	c.setBinding(p.PeerID, &b)
