@@ -46,25 +46,37 @@ func (s *session) send(f *stomp.Frame, op *operation) error {
 	if err != nil {
 		return err
 	}
-	typ, err := required(f, "type")
+	m, err := message(f)
 	if err != nil {
 		return err
 	}
-	if !s.door.types(typ) {
-		return refusef("SEND with type %.100q: this node does not send such messages to its peers", typ)
+	if err := s.door.check(exchange, routingKey, &m); err != nil {
+		return refusef("SEND to %.200s: %v", op.destination, err)
 	}
-	content, err := required(f, "content-type")
-	if err != nil {
-		return err
-	}
-	if content != contentType {
-		return refusef("SEND with content-type %.100q: expected %s", content, contentType)
-	}
-	if limit := stomp.DefaultLimits().Body; len(f.Body) > limit {
-		return refusef("SEND with a body of %d bytes: peers accept at most %d", len(f.Body), limit)
-	}
-	m := broker.Outgoing{Type: typ, ContentType: content, Body: f.Body}
 	return s.door.store.Send(s.opCtx, exchange, routingKey, m, op.done)
+}
+
+// message returns the message of a SEND.
+func message(f *stomp.Frame) (m broker.Outgoing, err error) {
+	if m.Type, err = required(f, "type"); err != nil {
+		return m, err
+	}
+	if m.ContentType, err = required(f, "content-type"); err != nil {
+		return m, err
+	}
+	if m.ContentType != contentType {
+		return m, refusef("SEND with content-type %.100q: expected %s", m.ContentType, contentType)
+	}
+	m.Body = f.Body
+	return m, nil
+}
+
+// check returns an error if a message can never be sent to the peer.
+func (d *Door) check(exchange, routingKey string, m *broker.Outgoing) error {
+	if d.messages == nil {
+		return nil
+	}
+	return d.messages.Check(exchange, routingKey, m)
 }
 
 func (s *session) subscribe(f *stomp.Frame, op *operation) error {

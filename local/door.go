@@ -15,6 +15,7 @@ import (
 
 	"github.com/gofrs/flock"
 
+	"peerlink/broker"
 	"peerlink/broker/embedded"
 	"peerlink/internal/logthrottle"
 	"peerlink/internal/pendingconns"
@@ -37,11 +38,16 @@ type Config struct {
 	Exchanges []string // names in the destinations of SEND: "to_creditors", "to_debtors", "creditors_out" or "debtors_out"
 	// Owner identifies the node, as in [embedded.Options], so that [DialNode] can check
 	// which node the state folder belongs to.
-	Owner string
-	// Types reports whether this node sends messages of an SMP type to its peers. nil
-	// allows all types.
-	Types func(smpType string) bool
-	Log   *slog.Logger // nil: [slog.Default]
+	Owner    string
+	Messages Messages     // nil: all messages are stored
+	Log      *slog.Logger // nil: [slog.Default]
+}
+
+// Messages is what a [Door] needs to know about the messages of applications.
+type Messages interface {
+	// Check returns an error if a message that is sent to an exchange with a routing key
+	// can never be sent to the peer.
+	Check(exchange, routingKey string, m *broker.Outgoing) error
 }
 
 func (c *Config) check() error {
@@ -61,7 +67,7 @@ func (c *Config) check() error {
 type Door struct {
 	store        *embedded.Store
 	destinations destinations
-	types        func(string) bool
+	messages     Messages
 	passcode     *passcode
 	bounds       bounds
 	log          *slog.Logger
@@ -89,15 +95,12 @@ func open(cfg Config, b bounds) (*Door, error) {
 	d := &Door{
 		store:        cfg.Store,
 		destinations: destinations{inbox: cfg.Inbox, exchanges: cfg.Exchanges},
-		types:        cfg.Types,
+		messages:     cfg.Messages,
 		bounds:       b,
 		log:          cfg.Log,
 		connections:  make(chan struct{}, b.connections),
 		logLimiter:   logthrottle.New(),
 		addresses:    addresses{Owner: cfg.Owner},
-	}
-	if d.types == nil {
-		d.types = func(string) bool { return true }
 	}
 	if d.log == nil {
 		d.log = slog.Default()
