@@ -3,11 +3,15 @@ package link_test
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
+	"fmt"
 	"os"
+	"path/filepath"
 	"testing"
 
 	"peerlink/broker"
+	"peerlink/broker/embedded"
 	"peerlink/link"
 	"peerlink/link/linktest"
 	"peerlink/local"
@@ -63,6 +67,55 @@ func openDoor(t *testing.T, n *linktest.Node) (state string) {
 		}
 	})
 	return state
+}
+
+// A message for which there is no peer is confirmed. At a creditors agent the configuration of an
+// account is answered in the inbox, as the peer would answer it, with the IDs and headers of the
+// application; every other message is set aside.
+func TestDoorWithoutPeer(t *testing.T) {
+	t.Parallel()
+	for _, owner := range []nodetype.Type{aa, ca, da} {
+		t.Run(owner.Short(), func(t *testing.T) {
+			t.Parallel()
+			n := linktest.New(t, owner)
+			if owner == ca { // a range of its own that no peer uses
+				if err := os.WriteFile(filepath.Join(n.Path(), "creditors-subnet.txt"), []byte("000001\n"), 0o644); err != nil {
+					t.Fatal(err)
+				}
+			}
+			state := openDoor(t, n)
+			n.Start()
+			exchange := owner.Outboxes()[0]
+			m := linktest.Message(t, n, &linktest.Node{Node: n.Node}, 7)
+			key := map[nodetype.Type]string{aa: "00.00.01.01.00.00.00.00", ca: "12.34.ab.cd.00.00.00.07"}[owner]
+			if err := sendBy(t, state, exchange, key, m); err != nil {
+				t.Fatal(err)
+			}
+			wrong := m
+			wrong.Body = []byte("{}")
+			if err := sendBy(t, state, exchange, key, wrong); err == nil {
+				t.Error("an invalid message is confirmed")
+			}
+			aside := n.Aside(embedded.UnroutableQueue(exchange))
+			if owner != ca {
+				if len(aside) != 1 || aside[0] != "no active peer's range contains the routing key" {
+					t.Errorf("set aside: %q", aside)
+				}
+				return
+			}
+			got := n.TakeEach(1)[0]
+			var body map[string]any
+			if err := json.Unmarshal(got.Body, &body); err != nil {
+				t.Fatal(err)
+			}
+			headers := fmt.Sprint(got.Headers)
+			if len(aside) > 0 || got.Type != smp.RejectedConfig || body["rejection_code"] != "NO_CONNECTION_TO_DEBTOR" || body["config_seqnum"] != 7.0 ||
+				body["config_data"] != "number 7" || got.RoutingKey != smp.RoutingKey(0x000001_01_00000000) ||
+				headers != fmt.Sprintf("[{message-type RejectedConfig} {debtor-id %d} {creditor-id %d} {ca-creditors true} {ca-trade false}]", 0x1234abcd_00_000007, 0x000001_01_00000000) {
+				t.Errorf("got %s %s %s %s, set aside: %q", got.Type, got.RoutingKey, headers, got.Body, aside)
+			}
+		})
+	}
 }
 
 // sendBy sends a message by the local door, and returns the door's answer.

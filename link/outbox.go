@@ -3,6 +3,7 @@ package link
 import (
 	"errors"
 	"sync"
+	"time"
 
 	"peerlink/broker"
 	"peerlink/internal/topic"
@@ -13,7 +14,7 @@ import (
 
 // Outbox checks the messages of the node's applications before they are stored, as the
 // sender of the peer's queue will: a message that can never be sent is refused while its
-// author is there. A [Service] keeps it up to date with the node's directory
+// author is there. It also answers messages for which there is no peer. A [Service] keeps it up to date with the node's directory
 // ([Config.Outbox]).
 type Outbox struct {
 	owner        nodetype.Type
@@ -89,6 +90,20 @@ func (o *Outbox) Check(exchange, routingKey string, m *broker.Outgoing) error {
 		}
 	}
 	return nil
+}
+
+// Answer returns the message for the node's inbox that answers a message for which there is no
+// peer, or nil if there is no answer. As with the reference, a creditors agent's configuration of an
+// account with a debtor to which there is no link is rejected.
+func (o *Outbox) Answer(m *broker.Outgoing) *broker.Incoming {
+	if o.owner != nodetype.CreditorsAgent || m.Type != smp.ConfigureAccount {
+		return nil
+	}
+	answer, err := answerTo(o.anyPeer(""), m, time.Now())
+	if err != nil || answer == nil {
+		return nil
+	}
+	return incoming(o.owner.Inbox(), answer)
 }
 
 // views returns the views of the peers that a message is routed to, or, if there are none, the

@@ -4,12 +4,8 @@ import (
 	"strconv"
 	"strings"
 
-	"peerlink/broker"
 	"peerlink/stomp"
 )
-
-// contentType is the only content type that all peers accept.
-const contentType = "application/json"
 
 // handle starts the operation of a frame, which calls op.done. If handle returns an error, the
 // caller must call op.done with it.
@@ -35,48 +31,6 @@ func (s *session) handle(f *stomp.Frame, op *operation) error {
 	default:
 		return refusef("%.40s: expected SEND, SUBSCRIBE, UNSUBSCRIBE, ACK, NACK or DISCONNECT", f.Command)
 	}
-}
-
-func (s *session) send(f *stomp.Frame, op *operation) error {
-	var err error
-	if op.destination, err = required(f, "destination"); err != nil {
-		return err
-	}
-	exchange, routingKey, err := s.door.destinations.parseSend(op.destination)
-	if err != nil {
-		return err
-	}
-	m, err := message(f)
-	if err != nil {
-		return err
-	}
-	if err := s.door.check(exchange, routingKey, &m); err != nil {
-		return refusef("SEND to %.200s: %v", op.destination, err)
-	}
-	return s.door.store.Send(s.opCtx, exchange, routingKey, m, op.done)
-}
-
-// message returns the message of a SEND.
-func message(f *stomp.Frame) (m broker.Outgoing, err error) {
-	if m.Type, err = required(f, "type"); err != nil {
-		return m, err
-	}
-	if m.ContentType, err = required(f, "content-type"); err != nil {
-		return m, err
-	}
-	if m.ContentType != contentType {
-		return m, refusef("SEND with content-type %.100q: expected %s", m.ContentType, contentType)
-	}
-	m.Body = f.Body
-	return m, nil
-}
-
-// check returns an error if a message can never be sent to the peer.
-func (d *Door) check(exchange, routingKey string, m *broker.Outgoing) error {
-	if d.messages == nil {
-		return nil
-	}
-	return d.messages.Check(exchange, routingKey, m)
 }
 
 func (s *session) subscribe(f *stomp.Frame, op *operation) error {

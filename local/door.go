@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/gofrs/flock"
@@ -48,6 +49,9 @@ type Messages interface {
 	// Check returns an error if a message that is sent to an exchange with a routing key
 	// can never be sent to the peer.
 	Check(exchange, routingKey string, m *broker.Outgoing) error
+	// Answer returns the message for the inbox that answers a message which is routed to no
+	// peer, or nil: then the message is set aside. It must be quick.
+	Answer(m *broker.Outgoing) *broker.Incoming
 }
 
 func (c *Config) check() error {
@@ -79,6 +83,7 @@ type Door struct {
 	connections    chan struct{} // has an element for each connection that has sent the passcode
 	close          func() error
 	logLimiter     *logthrottle.Limiter // clients could fill the log otherwise
+	counts         [len(resultNames)]atomic.Uint64
 }
 
 // Open opens the door, and generates the passcode if the file does not exist: clients can

@@ -131,6 +131,14 @@ func (types onlyTypes) Check(_, _ string, m *broker.Outgoing) error {
 	return nil
 }
 
+// Answer answers only the first of the types.
+func (types onlyTypes) Answer(m *broker.Outgoing) *broker.Incoming {
+	if m.Type != types[0] {
+		return nil
+	}
+	return &broker.Incoming{Exchange: "accounts_in", RoutingKey: "1.0.1", Type: "PrepareTransfer", ContentType: contentType, Body: slices.Concat([]byte("answer to "), m.Body)}
+}
+
 func stacks() string {
 	buf := make([]byte, 4<<20)
 	return string(buf[:runtime.Stack(buf, true)])

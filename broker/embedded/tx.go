@@ -25,9 +25,9 @@ type tx struct {
 type queueChanges struct {
 	id, nextSeq, depth int64 // as in table queues, with the changes; removed is subtracted from depth by finish
 	name               string
-	first              uint64   // sequence number of added[0], unless movedBack
+	first              uint64   // sequence number of added[0], unless gaps
 	added              []row    // new messages, without those that were moved back
-	movedBack          bool     // dead letters were moved back to the queue
+	gaps               bool     // the sequence numbers of added have gaps, for messages that were moved back or became dead letters
 	removed            []uint64 // sequence numbers passed to remove, unsorted
 }
 

@@ -22,7 +22,9 @@ func publish(ts *testscript.TestScript, neg bool, args []string) {
 	defer store.Close()
 	settled := make(chan error, 1)
 	m := broker.Outgoing{Type: args[3], ContentType: "application/json", Body: []byte(ts.ReadFile(args[4]))}
-	ts.Check(store.Send(context.Background(), args[1], args[2], m, func(err error) { settled <- err }))
+	ts.Check(store.SendOrSetAside(context.Background(), embedded.Sending{
+		Exchange: args[1], RoutingKey: args[2], Outgoing: m, Unroutable: func() *broker.Incoming { return nil },
+	}, func(_ embedded.Outcome, err error) { settled <- err }))
 	ts.Check(<-settled)
 }
 

@@ -344,7 +344,7 @@ func serveEmbedded(ctx context.Context, f serveFlags, cfg link.Config, level *sl
 		}
 		doorErr <- err
 	}()
-	adminConfig := admin.Config{Queues: store.Stats, Level: level, LogDropped: f.logDropped}
+	adminConfig := admin.Config{Queues: store.Stats, Applications: door.Counts, Level: level, LogDropped: f.logDropped}
 	err = runLinks(serviceCtx, f, cfg, listener, state, adminConfig)
 	closeDoor()
 	err = errors.Join(err, <-doorErr)
