@@ -71,6 +71,9 @@ type Config struct {
 	// Stalled returns an error while a part of the service hangs, so that a restart may
 	// help. It may be nil.
 	Stalled func() error
+	// Applications returns how many messages the node's applications have sent, by result. It is
+	// nil if they do not send by this service.
+	Applications func() map[string]uint64
 	// LogDropped returns how many log records were dropped. It may be nil.
 	LogDropped func() uint64
 	Level      *slog.LevelVar

@@ -43,6 +43,7 @@ func makeFamilies() map[string]family {
 		{"bundle_fetches_total", "Fetches of the info-bundle that the peer publishes.", []string{"peer"}},
 		{"bundle_fetch_failures_total", "Fetches of the info-bundle that the peer publishes that failed.", []string{"peer"}},
 		{"connections_rejected_total", "Connections rejected before they were registered with a peer.", []string{"reason"}},
+		{"application_messages_total", "Messages that the node's applications have sent, by what has become of them.", []string{"result"}},
 		{"log_records_dropped_total", "Log records dropped because they were not read in time, or could not be written.", nil},
 		{"certificate_expiry_timestamp_seconds", "When the first certificate in this role expires, in Unix time.", []string{"peer", "role"}},
 		{"queue_messages", "Messages in the queue.", []string{"queue", "peer"}},

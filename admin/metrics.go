@@ -14,7 +14,7 @@ import (
 // service, not of a Prometheus registry: each request collects their current values.
 func (s *Server) metrics(w http.ResponseWriter, r *http.Request) {
 	registry := prometheus.NewRegistry()
-	registry.MustRegister(&scrape{s.links(r.Context()), s.cfg.LogDropped})
+	registry.MustRegister(&scrape{s.links(r.Context()), s.cfg.LogDropped, s.cfg.Applications})
 	promhttp.HandlerFor(prometheus.Gatherers{registry, s.process}, promhttp.HandlerOpts{ErrorHandling: promhttp.ContinueOnError}).ServeHTTP(w, r)
 }
 
@@ -31,6 +31,8 @@ func processMetrics() prometheus.Gatherer {
 type scrape struct {
 	links      Links
 	logDropped func() uint64 // nil: unknown
+	// applications returns the number of messages of applications, by result; nil: unknown.
+	applications func() map[string]uint64
 }
 
 // Describe implements [prometheus.Collector].
@@ -49,6 +51,11 @@ func (s *scrape) Collect(metrics chan<- prometheus.Metric) {
 	e.store(&s.links)
 	if s.logDropped != nil {
 		e.emit("peerlink_log_records_dropped_total", float64(s.logDropped()))
+	}
+	if s.applications != nil {
+		for result, n := range s.applications() {
+			e.emit("peerlink_application_messages_total", float64(n), result)
+		}
 	}
 }
 

@@ -21,6 +21,7 @@ type Config struct {
 
 	Log     *slog.Logger     // nothing is logged if nil
 	Serving func()           // called once, when the service has started to serve; may be nil
+	Outbox  *Outbox          // is kept up to date with the peers; may be nil
 	Recheck <-chan struct{}  // each value makes the service check everything immediately; may be nil
 	Now     func() time.Time // the clock for certificates and timestamps; time.Now
 

@@ -258,10 +258,12 @@ func (r *reconciler) applyDirectory(ctx, graceCtx context.Context, p *peer) erro
 		if err := r.unbind(ctx, p, binding); err != nil {
 			return err
 		}
+		r.cfg.Outbox.remove(p.id)
 		p.stopDrainers() // drainers of an earlier reconciliation may use an older view
 		r.startDrainers(ctx, graceCtx, p, view, append(slices.Clip(binding.Queues), p.former...))
 		return nil
 	}
+	r.cfg.Outbox.set(binding, view)
 	p.pendingUpdate.Load().apply(np)
 	if np.StompErr != nil {
 		if errors.Is(np.StompErr, fs.ErrPermission) {

@@ -55,8 +55,8 @@ const (
 )
 
 // frameLimits returns the limits of links with peers, except that a longer body is
-// allowed: a message from a peer may have grown when it was translated to longer IDs.
-// (For messages to a peer, session.send checks the limit of links.)
+// allowed: a message from a peer may have grown when it was translated to longer IDs, and a
+// message to a peer may shrink (see smp.MaxApplicationBody).
 func frameLimits() stomp.Limits {
 	l := stomp.DefaultLimits()
 	l.Body = 64 << 10

@@ -4,12 +4,8 @@ import (
 	"strconv"
 	"strings"
 
-	"peerlink/broker"
 	"peerlink/stomp"
 )
-
-// contentType is the only content type that all peers accept.
-const contentType = "application/json"
 
 // handle starts the operation of a frame, which calls op.done. If handle returns an error, the
 // caller must call op.done with it.
@@ -35,36 +31,6 @@ func (s *session) handle(f *stomp.Frame, op *operation) error {
 	default:
 		return refusef("%.40s: expected SEND, SUBSCRIBE, UNSUBSCRIBE, ACK, NACK or DISCONNECT", f.Command)
 	}
-}
-
-func (s *session) send(f *stomp.Frame, op *operation) error {
-	var err error
-	if op.destination, err = required(f, "destination"); err != nil {
-		return err
-	}
-	exchange, routingKey, err := s.door.destinations.parseSend(op.destination)
-	if err != nil {
-		return err
-	}
-	typ, err := required(f, "type")
-	if err != nil {
-		return err
-	}
-	if !s.door.types(typ) {
-		return refusef("SEND with type %.100q: this node does not send such messages to its peers", typ)
-	}
-	content, err := required(f, "content-type")
-	if err != nil {
-		return err
-	}
-	if content != contentType {
-		return refusef("SEND with content-type %.100q: expected %s", content, contentType)
-	}
-	if limit := stomp.DefaultLimits().Body; len(f.Body) > limit {
-		return refusef("SEND with a body of %d bytes: peers accept at most %d", len(f.Body), limit)
-	}
-	m := broker.Outgoing{Type: typ, ContentType: content, Body: f.Body}
-	return s.door.store.Send(s.opCtx, exchange, routingKey, m, op.done)
 }
 
 func (s *session) subscribe(f *stomp.Frame, op *operation) error {

@@ -28,10 +28,12 @@
 //	receipt:77                                    optional: requests a RECEIPT
 //
 // With a receipt header, RECEIPT is sent when the message is on disk, one for each
-// message. A message whose routing key is in no active peer's range, or whose type this
-// node does not send, is answered with an ERROR with its receipt-id, and the connection
-// is closed, as STOMP requires. The same applies to a message for which there is no
-// disk space. Messages sent earlier on the connection are confirmed first. Every message
+// message. A message that could not be sent to the peer (see [Messages]) is answered with an
+// ERROR that has the reason and its receipt-id, and the connection is closed, as STOMP requires.
+// The same applies to a message for which there is no disk space. With the header
+// "if-invalid:set-aside", a message that could not be sent to the peer gets its RECEIPT, and is set
+// aside with the reason. A message whose routing key is in no active peer's range gets
+// its RECEIPT: it is answered in the inbox ([Messages].Answer), or set aside. Messages sent earlier on the connection are confirmed first. Every message
 // is durable, whatever the "persistent" header contains. There are no transactions.
 //
 // # Receiving messages

@@ -11,10 +11,12 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/gofrs/flock"
 
+	"peerlink/broker"
 	"peerlink/broker/embedded"
 	"peerlink/internal/logthrottle"
 	"peerlink/internal/pendingconns"
@@ -37,11 +39,19 @@ type Config struct {
 	Exchanges []string // names in the destinations of SEND: "to_creditors", "to_debtors", "creditors_out" or "debtors_out"
 	// Owner identifies the node, as in [embedded.Options], so that [DialNode] can check
 	// which node the state folder belongs to.
-	Owner string
-	// Types reports whether this node sends messages of an SMP type to its peers. nil
-	// allows all types.
-	Types func(smpType string) bool
-	Log   *slog.Logger // nil: [slog.Default]
+	Owner    string
+	Messages Messages     // nil: all messages are stored
+	Log      *slog.Logger // nil: [slog.Default]
+}
+
+// Messages is what a [Door] needs to know about the messages of applications.
+type Messages interface {
+	// Check returns an error if a message that is sent to an exchange with a routing key
+	// can never be sent to the peer.
+	Check(exchange, routingKey string, m *broker.Outgoing) error
+	// Answer returns the message for the inbox that answers a message which is routed to no
+	// peer, or nil: then the message is set aside. It must be quick.
+	Answer(m *broker.Outgoing) *broker.Incoming
 }
 
 func (c *Config) check() error {
@@ -61,7 +71,7 @@ func (c *Config) check() error {
 type Door struct {
 	store        *embedded.Store
 	destinations destinations
-	types        func(string) bool
+	messages     Messages
 	passcode     *passcode
 	bounds       bounds
 	log          *slog.Logger
@@ -73,6 +83,7 @@ type Door struct {
 	connections    chan struct{} // has an element for each connection that has sent the passcode
 	close          func() error
 	logLimiter     *logthrottle.Limiter // clients could fill the log otherwise
+	counts         [len(resultNames)]atomic.Uint64
 }
 
 // Open opens the door, and generates the passcode if the file does not exist: clients can
@@ -89,15 +100,12 @@ func open(cfg Config, b bounds) (*Door, error) {
 	d := &Door{
 		store:        cfg.Store,
 		destinations: destinations{inbox: cfg.Inbox, exchanges: cfg.Exchanges},
-		types:        cfg.Types,
+		messages:     cfg.Messages,
 		bounds:       b,
 		log:          cfg.Log,
 		connections:  make(chan struct{}, b.connections),
 		logLimiter:   logthrottle.New(),
 		addresses:    addresses{Owner: cfg.Owner},
-	}
-	if d.types == nil {
-		d.types = func(string) bool { return true }
 	}
 	if d.log == nil {
 		d.log = slog.Default()

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -73,7 +74,7 @@ func newHouse(tb testing.TB, change func(*Config, *bounds)) *house {
 		Listen:    "127.0.0.1:0",
 		Inbox:     "accounts_in",
 		Exchanges: []string{"to_creditors", "to_debtors"},
-		Types:     func(typ string) bool { return typ == "AccountUpdate" || typ == "AccountTransfer" },
+		Messages:  onlyTypes{"AccountUpdate", "AccountTransfer"},
 		Log:       quiet(),
 	}
 	b := defaultBounds()
@@ -117,6 +118,25 @@ func newHouse(tb testing.TB, change func(*Config, *bounds)) *house {
 	}
 	tb.Cleanup(h.stop)
 	return h
+}
+
+// onlyTypes refuses messages of other types. (How messages are checked in earnest is tested in
+// package link.)
+type onlyTypes []string
+
+func (types onlyTypes) Check(_, _ string, m *broker.Outgoing) error {
+	if !slices.Contains(types, m.Type) {
+		return fmt.Errorf("type %q: not sent by this node", m.Type)
+	}
+	return nil
+}
+
+// Answer answers only the first of the types.
+func (types onlyTypes) Answer(m *broker.Outgoing) *broker.Incoming {
+	if m.Type != types[0] {
+		return nil
+	}
+	return &broker.Incoming{Exchange: "accounts_in", RoutingKey: "1.0.1", Type: "PrepareTransfer", ContentType: contentType, Body: slices.Concat([]byte("answer to "), m.Body)}
 }
 
 func stacks() string {

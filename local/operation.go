@@ -12,9 +12,8 @@ import (
 
 // operation is the request of one frame. It ends with one call of done.
 type operation struct {
-	session     *session
-	receipt     *string // the receipt ID, if the client has requested a receipt; otherwise nil
-	destination string  // of a SEND
+	session *session
+	receipt *string // the receipt ID, if the client has requested a receipt; otherwise nil
 }
 
 // done ends the operation. If err is nil, the operation has succeeded: a message that was sent
@@ -36,9 +35,6 @@ func (o *operation) done(err error) {
 // errorToClient returns the ERROR for the client when the operation has failed.
 func (o *operation) errorToClient(err error) *stomp.ServerError {
 	e := explain(err)
-	if errors.Is(err, broker.ErrUnroutable) {
-		e = serverError(fmt.Sprintf("SEND to %.200s: no active peer's range contains this routing key", o.destination))
-	}
 	if o.receipt != nil {
 		e.ReceiptID = *o.receipt
 	}

@@ -3,7 +3,9 @@ package local
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"path/filepath"
 	"slices"
@@ -11,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"peerlink/broker"
 	"peerlink/broker/embedded"
 )
 
@@ -87,9 +90,6 @@ func TestRefused(t *testing.T) {
 		body    string
 		like    string
 	}{
-		{"no such range", "SEND", send("/exchange/to_creditors/00.00.02.05"), "", "no active peer's range contains"},
-		{"no routing key", "SEND", send("/exchange/to_creditors"), "", "SEND to /exchange/to_creditors: no active peer"},
-		{"no binding at all", "SEND", send("/exchange/to_debtors/00.00.01"), "", "SEND to /exchange/to_debtors/00.00.01: no active peer"},
 		{"exchange of another node type", "SEND", send("/exchange/creditors_out/00"), "", "with exchange to_creditors or to_debtors"},
 		{"into the inbox", "SEND", send("/exchange/accounts_in/1.0"), "", "the inbox accepts messages of peers only"},
 		{"to a queue", "SEND", send("/queue/peer.0"), "", "expected /exchange/<exchange>/<routing key>"},
@@ -97,10 +97,9 @@ func TestRefused(t *testing.T) {
 		{"routing key too long", "SEND", send("/exchange/to_creditors/" + strings.Repeat("a", 300)), "", "at most 255"},
 		{"no destination", "SEND", headers{"type", "AccountUpdate"}, "", "SEND without destination header"},
 		{"no type", "SEND", headers{"destination", toPeer, "content-type", contentType}, "", "SEND without type header"},
-		{"wrong direction", "SEND", headers{"destination", toPeer, "type", "PrepareTransfer", "content-type", contentType}, "", `"PrepareTransfer": this node does not send`},
+		{"wrong direction", "SEND", headers{"destination", toPeer, "type", "PrepareTransfer", "content-type", contentType}, "", `SEND to ` + toPeer + `: type "PrepareTransfer": not sent by this node`},
 		{"no content type", "SEND", headers{"destination", toPeer, "type", "AccountUpdate"}, "", "SEND without content-type header"},
 		{"other content type", "SEND", headers{"destination", toPeer, "type", "AccountUpdate", "content-type", "text/plain"}, "", "expected application/json"},
-		{"too large", "SEND", send(toPeer), strings.Repeat("x", 8193), "8193 bytes: peers accept at most 8192"},
 		{"in a transaction", "SEND", send(toPeer, "transaction", "t"), "", "transactions are not supported"},
 		{"BEGIN", "BEGIN", headers{"transaction", "t"}, "", "transactions are not supported"},
 		{"COMMIT", "COMMIT", nil, "", "transactions are not supported"},
@@ -157,30 +156,79 @@ func TestReceiptMeansDurable(t *testing.T) {
 	}
 }
 
-// If one message of a stream is refused only in the transaction, the connection ends
-// with an ERROR for its receipt, and each of the others is either confirmed and stored,
-// or not processed at all.
-func TestUnroutableInTheStream(t *testing.T) {
+// A message for which there is no peer is confirmed, and does not end the connection: it is
+// answered in the inbox, or set aside in the queue for such messages of its exchange.
+func TestUnroutable(t *testing.T) {
 	h := newHouse(t, nil)
 	w := h.wire()
 	unlock := h.lockStore() // so that all share a transaction
 	w.sendTo(toPeer, "1", "1")
-	w.sendTo(toPeer, "2", "2")
-	w.sendTo("/exchange/to_creditors/ff.00", "3", "3")
-	w.sendTo(toPeer, "4", "4")
+	w.sendTo("/exchange/to_creditors/ff.00", "2", "2")
+	w.send("SEND", "3", "destination", "/exchange/to_creditors/ff.01", "type", "AccountTransfer", "content-type", contentType, "receipt", "3")
+	w.send("SEND", "4", "destination", "/exchange/to_debtors", "type", "AccountTransfer", "content-type", contentType, "receipt", "4")
+	w.sendTo(toPeer, "5", "5")
 	unlock()
-	confirmed := []string{}
-	f := w.next()
-	for ; f.Command == "RECEIPT"; f = w.next() {
-		receipt, _ := f.Get("receipt-id")
-		confirmed = append(confirmed, receipt)
+	for _, receipt := range []string{"1", "2", "3", "4", "5"} {
+		w.expect("RECEIPT", "receipt-id", receipt)
 	}
-	if receipt, _ := f.Get("receipt-id"); f.Command != "ERROR" || receipt != "3" {
-		t.Fatalf("got %s %v, expected an ERROR about 3", f.Command, f.Headers)
+	for queue, want := range map[string][]string{
+		"peer.0":                  {"1", "5"},
+		"accounts_in":             {"answer to 2"},
+		"to_creditors.unroutable": {"3: no active peer's range contains the routing key"},
+		"to_debtors.unroutable":   {"4: no active peer's range contains the routing key"},
+	} {
+		if got := append(h.queued(queue), h.aside(queue)...); !slices.Equal(got, want) {
+			t.Errorf("%s has %q, expected %q", queue, got, want)
+		}
 	}
-	w.expectEnd()
-	if got := h.queued("peer.0"); !slices.Equal(got, confirmed) || len(confirmed) < 2 {
-		t.Errorf("confirmed: %q, stored: %q", confirmed, got)
+	h.wantCounts(map[string]uint64{"stored": 2, "answered": 1, "unroutable": 2, "refused": 0, "invalid": 0})
+}
+
+// With the header that asks for it, a message that could never be sent is confirmed, and set
+// aside with the reason: in the queue of the peer, or, if there is none, in that for such
+// messages. What is not valid even as a frame is refused nevertheless.
+func TestSetAsideInvalid(t *testing.T) {
+	h := newHouse(t, nil)
+	w := h.wire()
+	for i, destination := range []string{toPeer, "/exchange/to_debtors/00"} {
+		receipt := fmt.Sprint(i)
+		w.send("SEND", "x", "destination", destination, "type", "Wrong", "content-type", contentType, "receipt", receipt, "if-invalid", "set-aside")
+		w.expect("RECEIPT", "receipt-id", receipt)
+	}
+	w.send("SEND", "valid", "destination", toPeer, "type", "AccountUpdate", "content-type", contentType, "receipt", "2", "if-invalid", "set-aside")
+	w.expect("RECEIPT", "receipt-id", "2")
+	for _, queue := range []string{"peer.0", "to_debtors.unroutable"} {
+		if got := h.aside(queue); !slices.Equal(got, []string{`x: type "Wrong": not sent by this node`}) {
+			t.Errorf("%s: %q are set aside", queue, got)
+		}
+	}
+	if got := h.queued("peer.0"); !slices.Equal(got, []string{"valid"}) {
+		t.Errorf("the queue has %q", got)
+	}
+	w.send("SEND", "x", "destination", toPeer, "type", "Wrong", "content-type", contentType, "receipt", "3", "if-invalid", "drop")
+	w.expectError(`if-invalid "drop": expected set-aside`, "receipt-id", "3")
+	h.wantCounts(map[string]uint64{"stored": 1, "invalid": 2, "refused": 1, "answered": 0, "unroutable": 0})
+}
+
+// aside returns the bodies of the dead letters of a queue, with their reasons.
+func (h *house) aside(queue string) (list []string) {
+	h.tb.Helper()
+	for m, err := range h.store.List(h.tb.Context(), queue) {
+		if errors.Is(err, broker.ErrNoQueue) {
+			return nil
+		}
+		if err != nil {
+			h.tb.Fatal(err)
+		}
+		list = append(list, string(m.Body)+": "+m.Reason)
+	}
+	return list
+}
+
+func (h *house) wantCounts(want map[string]uint64) {
+	h.tb.Helper()
+	if got := h.door.Counts(); !maps.Equal(got, want) {
+		h.tb.Errorf("messages by result: %v, expected %v", got, want)
 	}
 }
 

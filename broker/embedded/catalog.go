@@ -1,21 +1,21 @@
 package embedded
 
-import "database/sql/driver"
+import (
+	"database/sql/driver"
+
+	"peerlink/internal/topic"
+)
 
 // catalog is a copy of the tables queues and bindings, without the message counts.
 type catalog struct {
-	queues   map[string]int64   // queue IDs by name
-	names    map[int64]string   // queue names by ID
-	bindings map[string]binding // by peer
-	routes   router             // built from bindings when needed; nil if outdated
+	queues   map[string]int64    // queue IDs by name
+	names    map[int64]string    // queue names by ID
+	bindings map[string]binding  // by peer
+	routes   topic.Router[int64] // of queue IDs, built from bindings when needed; nil if outdated
 }
 
-type binding struct {
-	exchange string
-	key      string
-	fanout   bool
-	queue    int64 // ID
-}
+// binding is a binding to a queue, whose ID is the target.
+type binding = topic.Binding[int64]
 
 // cachedCatalog returns the catalog, from the cache or from the file.
 func (w *writeConn) cachedCatalog() (*catalog, error) {
@@ -35,10 +35,10 @@ func (w *writeConn) cachedCatalog() (*catalog, error) {
 	}
 	if err := w.allBindings.query(func(cols []driver.Value) bool {
 		c.bindings[text(cols[0])] = binding{
-			exchange: text(cols[1]),
-			key:      text(cols[2]),
-			fanout:   number(cols[3]) != 0,
-			queue:    number(cols[4]),
+			Exchange: text(cols[1]),
+			Key:      text(cols[2]),
+			Fanout:   number(cols[3]) != 0,
+			Target:   number(cols[4]),
 		}
 		return true
 	}); err != nil {
@@ -66,10 +66,10 @@ func (c *catalog) setBinding(peer string, b *binding) {
 // route returns the IDs of the queues that a message is routed to.
 func (c *catalog) route(exchange, routingKey string) []int64 {
 	if c.routes == nil {
-		c.routes = make(router)
+		c.routes = make(topic.Router[int64])
 		for _, b := range c.bindings {
-			c.routes.bind(b)
+			c.routes.Bind(b)
 		}
 	}
-	return c.routes.route(exchange, routingKey)
+	return c.routes.Route(exchange, routingKey)
 }

@@ -3,6 +3,7 @@ package embedded
 import (
 	"context"
 	"database/sql/driver"
+	"errors"
 	"fmt"
 	"iter"
 	"slices"
@@ -90,7 +91,8 @@ func (s *Store) readDeadLetters(ctx context.Context, queue string, after uint64)
 }
 
 // Retry moves dead letters back to the end of their queue, up to maxMoves in each
-// transaction: a message is never in both places. If ctx ends, the last transaction may or
+// transaction: a message is never in both places. Those of an [UnroutableQueue] are routed
+// again; if some still can not be routed, Retry returns [broker.ErrUnroutable]. If ctx ends, the last transaction may or
 // may not take place.
 func (s *Store) Retry(ctx context.Context, queue string, ids []string) (int, error) {
 	n, err := s.forEachDeadLetter(ctx, queue, ids, (*tx).retry)
@@ -111,21 +113,24 @@ func (s *Store) Drop(ctx context.Context, queue string, ids []string) (int, erro
 }
 
 // forEachDeadLetter calls do, which retries or drops one dead letter and reports whether it
-// existed, for each of the IDs. It returns how many existed.
+// existed, for each of the IDs. It returns how many existed, without those for which do has
+// returned [broker.ErrUnroutable].
 func (s *Store) forEachDeadLetter(ctx context.Context, queue string, ids []string, do func(*tx, *queueChanges, uint64) (bool, error)) (int, error) {
 	seqs, missing := parseIDs(ids)
-	total := 0
+	total, unroutable := 0, 0
 	for part := range slices.Chunk(seqs, maxMoves) {
-		var done int
+		var done, stay int
 		var gone []string
 		if err := s.commit(ctx, func(t *tx) error {
-			done, gone = 0, nil // the transaction may be retried
+			done, stay, gone = 0, 0, nil // the transaction may be retried
 			q, err := t.queue(queue)
 			if err != nil {
 				return err
 			}
 			for _, seq := range part {
 				switch ok, err := do(t, q, seq); {
+				case errors.Is(err, broker.ErrUnroutable):
+					stay++
 				case err != nil:
 					return err
 				case ok:
@@ -139,9 +144,14 @@ func (s *Store) forEachDeadLetter(ctx context.Context, queue string, ids []strin
 			return total, err
 		}
 		total += done
+		unroutable += stay
 		missing = append(missing, gone...)
 	}
-	return total, broker.NoDeadLetterError(missing)
+	err := broker.NoDeadLetterError(missing)
+	if unroutable > 0 {
+		err = errors.Join(err, fmt.Errorf("%w: %d messages stay set aside, since %s", broker.ErrUnroutable, unroutable, unroutableReason))
+	}
+	return total, err
 }
 
 // parseIDs returns the sequence numbers that the IDs denote, sorted and without
@@ -160,16 +170,39 @@ func parseIDs(ids []string) (seqs []uint64, bad []string) {
 	return slices.Compact(seqs), bad
 }
 
-// retry moves a dead letter to the end of its queue, and reports whether it existed.
+// retry moves a dead letter to the end of its queue, or, if it could not be routed, of the queues
+// that it is routed to now, and reports whether it existed. It returns
+// [broker.ErrUnroutable] if it still can not be routed.
 func (t *tx) retry(q *queueChanges, seq uint64) (bool, error) {
-	n, err := t.moveBack.exec(q.nextSeq, t.now, t.epoch, q.id, int64(seq))
-	if err != nil || n == 0 {
+	queues, err := t.routeAgain(q, seq)
+	if errors.Is(err, broker.ErrNoDeadLetter) {
+		return false, nil
+	} else if err != nil {
 		return false, err
 	}
-	q.nextSeq++
-	q.depth++
-	q.movedBack = true
+	for _, to := range queues {
+		n, err := t.moveBack.exec(to.id, to.nextSeq, t.now, t.epoch, q.id, int64(seq))
+		if err != nil || n == 0 {
+			return false, err
+		}
+		to.nextSeq++
+		to.depth++
+		to.gaps = true
+	}
 	return t.drop(q, seq)
+}
+
+// deadLetterKey returns the routing key of a dead letter, or [broker.ErrNoDeadLetter].
+func (t *tx) deadLetterKey(q *queueChanges, seq uint64) (key string, err error) {
+	found := false
+	err = t.routingKey.query(func(cols []driver.Value) bool {
+		key, found = text(cols[0]), true
+		return false
+	}, q.id, int64(seq))
+	if err == nil && !found {
+		err = broker.ErrNoDeadLetter
+	}
+	return key, err
 }
 
 // drop deletes a dead letter, and reports whether it existed.

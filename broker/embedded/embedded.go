@@ -6,7 +6,7 @@
 //
 // A queue has a name, a sequence number, and messages. A message is assigned the next
 // sequence number of its queue in the transaction that stores it; numbers are assigned without
-// gaps, and never reused. A queue is used in one of two ways at a time:
+// gaps, dead letters included, and never reused. A queue is used in one of two ways at a time:
 //
 //   - The queue of a peer ("peer.<ID>.0") is filled by [Store.Send], which routes
 //     through the bindings made by [Store.Bind], and consumed in order by one
@@ -64,7 +64,8 @@
 // the queue starts after the confirmed messages.
 //
 // A dead letter is moved to a table of its own. [Store.Retry] assigns it the next sequence
-// number of its queue, as if it had just been sent.
+// number of its queue, as if it had just been sent. A message that can not be routed becomes a
+// dead letter at once, of a queue for such messages ([UnroutableQueue]).
 //
 // # Quotas
 //

@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"peerlink/broker"
+	"peerlink/internal/topic"
 )
 
 // Bind creates the first of the peer's queues, and binds the queue to the exchange in place
@@ -47,46 +48,14 @@ func checkPeerBinding(q broker.PeerBinding) error {
 	return checkBindingKey(q.BindingKey)
 }
 
-// Send routes a message of an application through an outgoing exchange, to each queue with
-// a matching binding. It blocks while too many messages are not durable yet. If it returns
-// nil, done (which may be nil) is called once: with nil when the message is durable, with
-// [broker.ErrUnroutable] if no binding matches, with [ErrFull] if there is no space, with
-// [ErrUnwritable] if the store can not be written, and with [broker.ErrClosed] if the
-// store was closed before the message was written. done may be called before Send returns. If
-// Send returns an error, which may also be one of these, done is not called. The caller must
-// not modify m.Body afterwards.
-func (s *Store) Send(ctx context.Context, exchange, routingKey string, m broker.Outgoing, done func(error)) error {
-	if err := checkName("exchange", exchange); err != nil {
+func checkBindingKey(key string) error {
+	if err := checkText("binding key", key); err != nil {
 		return err
 	}
-	r, err := s.limits.outgoingRow(routingKey, m)
-	if err != nil {
-		return err
+	if err := topic.CheckKey(key); err != nil {
+		return fmt.Errorf("%w: %w", errInvalid, err)
 	}
-	part, err := s.writer.applicationBudget.acquire(ctx, 1, r.size())
-	if err != nil {
-		return err
-	}
-	return s.writer.submit(&callOp{kind: fromApplication, part: part, done: done, do: func(t *tx) error {
-		ids, err := t.route(exchange, routingKey)
-		if err != nil {
-			return err
-		}
-		if len(ids) == 0 {
-			return fmt.Errorf("%w: exchange %s has no binding for routing key %q",
-				broker.ErrUnroutable, exchange, routingKey)
-		}
-		for _, id := range ids {
-			q, err := t.queueByID(id)
-			if err != nil {
-				return err
-			}
-			if err := t.put(q, r); err != nil {
-				return err
-			}
-		}
-		return nil
-	}})
+	return nil
 }
 
 // Put appends a message to a queue, without routing, and returns when it is durable. It

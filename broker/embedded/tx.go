@@ -25,9 +25,9 @@ type tx struct {
 type queueChanges struct {
 	id, nextSeq, depth int64 // as in table queues, with the changes; removed is subtracted from depth by finish
 	name               string
-	first              uint64   // sequence number of added[0], unless movedBack
+	first              uint64   // sequence number of added[0], unless gaps
 	added              []row    // new messages, without those that were moved back
-	movedBack          bool     // dead letters were moved back to the queue
+	gaps               bool     // the sequence numbers of added have gaps, for messages that were moved back or became dead letters
 	removed            []uint64 // sequence numbers passed to remove, unsorted
 }
 
@@ -193,11 +193,11 @@ func (t *tx) bindPeer(p broker.PeerBinding) error {
 	if err != nil {
 		return err
 	}
-	b := binding{exchange: p.Exchange, key: p.BindingKey, fanout: p.Fanout, queue: q.id}
+	b := binding{Exchange: p.Exchange, Key: p.BindingKey, Fanout: p.Fanout, Target: q.id}
 	if old, ok := c.bindings[p.PeerID]; ok && old == b {
 		return nil
 	}
-	if _, err := t.bind.exec(p.PeerID, b.exchange, b.key, b.fanout, b.queue); err != nil {
+	if _, err := t.bind.exec(p.PeerID, b.Exchange, b.Key, b.Fanout, b.Target); err != nil {
 		return err
 	}
 	c.setBinding(p.PeerID, &b)

@@ -50,6 +50,7 @@ type writeConn struct {
 	removeRange, moveToDeadLetters    *stmt
 	minSeq                            *stmt
 	moveBack, removeDeadLetters       *stmt
+	addDeadLetterRow, routingKey      *stmt
 	bind, unbind                      *stmt
 	allUsage, addUsage                *stmt
 }
@@ -167,7 +168,9 @@ func (w *writeConn) prepareStatements() error {
 	w.moveToDeadLetters = p.stmt("INSERT INTO set_aside (" + columns + ", at, reason)" +
 		" SELECT " + columns + ", ?, ? FROM messages WHERE queue = ? AND seq = ?")
 	w.moveBack = p.stmt("INSERT INTO messages (" + columns + ", epoch, counted)" +
-		" SELECT queue, ?, ?, type, content_type, routing_key, headers, body, ?, 0 FROM set_aside WHERE queue = ? AND seq = ?")
+		" SELECT ?, ?, ?, type, content_type, routing_key, headers, body, ?, 0 FROM set_aside WHERE queue = ? AND seq = ?")
+	w.addDeadLetterRow = p.stmt("INSERT INTO set_aside (" + columns + ", at, reason) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)")
+	w.routingKey = p.stmt("SELECT routing_key FROM set_aside WHERE queue = ? AND seq = ?")
 	w.removeDeadLetters = p.stmt("DELETE FROM set_aside WHERE queue = ? AND seq = ?")
 	w.bind = p.stmt("INSERT OR REPLACE INTO bindings (peer, exchange, binding_key, fanout, queue) VALUES (?, ?, ?, ?, ?)")
 	w.unbind = p.stmt("DELETE FROM bindings WHERE peer = ?")

@@ -287,7 +287,7 @@ func (w *writer) write(ops []op) error {
 	}
 	for _, q := range t.queues {
 		switch {
-		case q.movedBack:
+		case q.gaps:
 			w.notifier.notify(q.name) // the consumers read all of them from the file
 		case len(q.added) > 0:
 			w.notifier.notifyAdded(q.name, q.first, q.added)

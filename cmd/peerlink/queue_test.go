@@ -11,20 +11,20 @@ import (
 
 	"peerlink/broker"
 	"peerlink/broker/embedded"
-	"peerlink/local"
 )
 
-// publish STATE EXCHANGE KEY TYPE FILE sends a message as an application does,
-// through the local door of the service that runs with this state folder. The body
-// of the message is the content of the file, which need not be valid.
+// publish STATE EXCHANGE KEY TYPE FILE puts a message into the store of the service that runs
+// with this state folder, as it is when the service finds that the message cannot be sent: the
+// body, the content of the file, need not be valid.
 func publish(ts *testscript.TestScript, neg bool, args []string) {
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
-	defer cancel()
-	c, err := local.Dial(ctx, ts.MkAbs(args[0]))
+	store, err := embedded.Open(filepath.Join(ts.MkAbs(args[0]), "messages.db"), embedded.Options{})
 	ts.Check(err)
-	defer c.Close()
+	defer store.Close()
 	settled := make(chan error, 1)
-	ts.Check(c.Send(ctx, args[1], args[2], args[3], []byte(ts.ReadFile(args[4])), func(err error) { settled <- err }))
+	m := broker.Outgoing{Type: args[3], ContentType: "application/json", Body: []byte(ts.ReadFile(args[4]))}
+	ts.Check(store.SendOrSetAside(context.Background(), embedded.Sending{
+		Exchange: args[1], RoutingKey: args[2], Outgoing: m, Unroutable: func() *broker.Incoming { return nil },
+	}, func(_ embedded.Outcome, err error) { settled <- err }))
 	ts.Check(<-settled)
 }
 

@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
@@ -242,6 +243,16 @@ func (n *Node) WaitDrained(to *Node, deadLetters int) (reasons []string) {
 		reasons = why
 		return err
 	})
+	return reasons
+}
+
+// Aside returns the reasons of the dead letters in a queue.
+func (n *Node) Aside(queue string) []string {
+	n.t.Helper()
+	_, reasons, err := n.apps.remaining(context.Background(), queue)
+	if err != nil && !errors.Is(err, broker.ErrNoQueue) {
+		n.t.Fatal(err)
+	}
 	return reasons
 }
 

@@ -40,7 +40,8 @@ what a service has taken to send it, and does not record since when.
 
 With the embedded broker, it also lists queues with messages that belong to no
 peer in the node's directory (after an older directory was put back, for example):
-nothing is sent from them until the peer is there again.`,
+nothing is sent from them until the peer is there again. What applications have
+sent for which there was no peer is in queues like creditors_out.unroutable.`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			k, err := a.openQueueAdmin(cmd, f)
@@ -69,9 +70,10 @@ type queueLine struct {
 	Oldest   time.Time `json:"oldest_set_aside,omitzero"`
 	// OldestWaiting is the arrival of the oldest message that waits. RabbitMQ does not record it.
 	OldestWaiting time.Time `json:"oldest_waiting,omitzero"`
-	Gone          bool      `json:"gone,omitempty"`    // no peer in the node's directory has the queue
-	Error         string    `json:"error,omitempty"`   // the error of reading the peer's directory
-	Warning       string    `json:"warning,omitempty"` // which messages may be lost, and why
+	Unroutable    bool      `json:"unroutable,omitempty"` // of messages for which there was no peer
+	Gone          bool      `json:"gone,omitempty"`       // no peer in the node's directory has the queue
+	Error         string    `json:"error,omitempty"`      // the error of reading the peer's directory
+	Warning       string    `json:"warning,omitempty"`    // which messages may be lost, and why
 }
 
 func (a *app) listQueues(cmd *cobra.Command, k *queueAdmin, asJSON bool) error {
@@ -85,6 +87,8 @@ func (a *app) listQueues(cmd *cobra.Command, k *queueAdmin, asJSON bool) error {
 		switch {
 		case q.gone:
 			line.Gone = true
+		case q.exchange != "":
+			line.Unroutable = true
 		case q.err != nil:
 			line.Error = q.err.Error()
 		default:
@@ -127,7 +131,10 @@ func (a *app) showQueues(lines []queueLine) {
 			waiting, aside = fmt.Sprint(l.Waiting), fmt.Sprint(l.SetAside)
 		}
 		note := l.Error
-		if l.Gone {
+		switch {
+		case l.Unroutable:
+			note = "messages for which there was no peer; \"queue retry\" routes them again"
+		case l.Gone:
 			note = "belongs to no peer in the node's directory: nothing is sent from it"
 		}
 		queues.add(orNone(l.Peer), l.Name, orNone(l.Type), orNone(l.State), l.Queue, waiting, aside, when(l.Oldest), when(l.OldestWaiting), note)

@@ -113,10 +113,13 @@ type peerQueue struct {
 	alias  string     // the name that the node's owner has given to the peer; "" if there is none
 	peer   *node.Peer // nil if the peer is not in the node's directory, or can not be read
 	err    error      // the error of reading the peer's directory
-	gone   bool       // the queue has messages, and belongs to no peer in the node's directory
+	// exchange is the exchange of messages that could not be routed to a peer, if the queue has
+	// these, otherwise "".
+	exchange string
+	gone     bool // the queue has messages, and belongs to no peer in the node's directory
 }
 
-// queues returns the queues of all peers, and then the queues with messages that belong to no peer,
+// queues returns the queues of all peers, and then those with messages for which there is no peer,
 // if the broker lists its queues. For a peer that can not be read, it returns the first queue only.
 func (k *queueAdmin) queues(ctx context.Context) ([]peerQueue, error) {
 	known, err := k.dir.KnownPeers()
@@ -144,11 +147,25 @@ func (k *queueAdmin) queues(ctx context.Context) ([]peerQueue, error) {
 	}
 	for _, name := range names {
 		known := func(q peerQueue) bool { return q.name == name }
-		if name != k.dir.Identity().Type.Inbox() && !slices.ContainsFunc(queues, known) {
+		switch exchange := k.exchangeOf(name); {
+		case exchange != "":
+			queues = append(queues, peerQueue{name: name, exchange: exchange})
+		case name != k.dir.Identity().Type.Inbox() && !slices.ContainsFunc(queues, known):
 			queues = append(queues, peerQueue{name: name, peerID: k.peerOf(name), gone: true})
 		}
 	}
 	return queues, nil
+}
+
+// exchangeOf returns the exchange whose messages that could not be routed are in the queue with
+// this name, or "" if the queue is another one.
+func (k *queueAdmin) exchangeOf(queue string) string {
+	for _, exchange := range k.dir.Identity().Type.Outboxes() {
+		if queue == embedded.UnroutableQueue(exchange) {
+			return exchange
+		}
+	}
+	return ""
 }
 
 // peerOf returns the ID of the peer whose first queue has this name, "" if the name does not match

@@ -22,8 +22,6 @@ import (
 	"peerlink/internal/guard"
 	"peerlink/link"
 	"peerlink/local"
-	"peerlink/node"
-	"peerlink/smp"
 )
 
 // serveFlags are the settings of the service.
@@ -309,6 +307,9 @@ func serveEmbedded(ctx context.Context, f serveFlags, cfg link.Config, level *sl
 	}
 	defer store.Close()
 	cfg.Broker = store
+	if cfg.Outbox, err = link.NewOutbox(d); err != nil {
+		return err
+	}
 
 	listener, err := listen(f.listen)
 	if err != nil {
@@ -321,7 +322,7 @@ func serveEmbedded(ctx context.Context, f serveFlags, cfg link.Config, level *sl
 		Listen:    f.localListen,
 		Inbox:     d.Identity().Type.Inbox(),
 		Exchanges: d.Identity().Type.Outboxes(),
-		Types:     outgoingTypes(d),
+		Messages:  cfg.Outbox,
 		Log:       log,
 	})
 	if err != nil {
@@ -343,7 +344,7 @@ func serveEmbedded(ctx context.Context, f serveFlags, cfg link.Config, level *sl
 		}
 		doorErr <- err
 	}()
-	adminConfig := admin.Config{Queues: store.Stats, Level: level, LogDropped: f.logDropped}
+	adminConfig := admin.Config{Queues: store.Stats, Applications: door.Counts, Level: level, LogDropped: f.logDropped}
 	err = runLinks(serviceCtx, f, cfg, listener, state, adminConfig)
 	closeDoor()
 	err = errors.Join(err, <-doorErr)
@@ -384,15 +385,6 @@ func listen(addr peerAddress) (net.Listener, error) {
 		return nil, fmt.Errorf("listen for peers: %w; is another service running there?", err)
 	}
 	return l, nil
-}
-
-// outgoingTypes returns a function that reports whether the node's applications may send messages
-// of a type.
-func outgoingTypes(d *node.Dir) func(string) bool {
-	if d.Identity().Type.IDDerived() {
-		return smp.IsIn // toward an accounting authority
-	}
-	return smp.IsOut
 }
 
 // lockState locks the state folder, which only one service may use at a time.
