@@ -148,10 +148,10 @@ func describeNetworkError(err error) string {
 	return strings.Join(texts, "; ")
 }
 
-// eachError returns the errors that err joins, or err itself.
+// eachError returns the errors that err joins, or err itself. A [pki.VerifyError] is one error.
 func eachError(err error) []error {
 	joined, ok := err.(interface{ Unwrap() []error })
-	if !ok {
+	if _, refused := err.(*pki.VerifyError); !ok || refused {
 		return []error{err}
 	}
 	var list []error

@@ -52,6 +52,7 @@ import (
 	"log/slog"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/time/rate"
@@ -66,6 +67,7 @@ type Service struct {
 	acceptor   *acceptor
 	reconciler *reconciler
 	started    time.Time
+	listen     atomic.Pointer[net.Addr] // where peers connect; nil before Run
 }
 
 // shared is what all goroutines of a [Service], [QueueSender] or [QueueDrainer] use.
@@ -123,6 +125,8 @@ func NewReceiveOnly(cfg Config) *Service {
 func (s *Service) Run(ctx context.Context, listener net.Listener) error {
 	defer s.logLimiter.Close()
 	defer s.acceptor.unauthenticatedLog.Close()
+	addr := listener.Addr()
+	s.listen.Store(&addr)
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	graceCtx, cut := s.graceContext(ctx, context.WithoutCancel(ctx))

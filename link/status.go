@@ -18,6 +18,8 @@ type Status struct {
 	ID    string    `json:"id"`    // the node's own
 	Type  string    `json:"type"`  // "accounting-authority", ...
 	Since time.Time `json:"since"` // when the service was made
+	// Listen is the address where peers connect; empty before the service runs.
+	Listen string `json:"listen,omitempty"`
 	// Trouble is the error of [Service.Health]; empty if there is none.
 	Trouble string `json:"-"`
 	// Rejected counts, by reason, the connections that ended before they were
@@ -107,6 +109,9 @@ func (s *Service) Status() Status {
 		Rejected:     s.acceptor.rejected.all(),
 		Certificates: expiries(s.ownCertificates(), now),
 		Peers:        []PeerStatus{},
+	}
+	if addr := s.listen.Load(); addr != nil {
+		st.Listen = (*addr).String()
 	}
 	if err := s.Health(); err != nil {
 		st.Trouble = err.Error()

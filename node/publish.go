@@ -31,11 +31,7 @@ var ErrUnpublished = errors.New("the newest info-bundle says something else")
 // info-bundle ([Dir.PublishedBundle]) has a different stomp.toml. If there is no readable
 // info-bundle, nothing is compared.
 func (d *Dir) CheckStompTOML() error {
-	data, err := readText(d.stompTOMLFile())
-	if err != nil {
-		return err
-	}
-	stomp, err := ParseStompTOML(data, d.identity.ID)
+	stomp, err := d.OwnStomp()
 	if err != nil {
 		return err
 	}
@@ -52,14 +48,19 @@ func (d *Dir) CheckStompTOML() error {
 	return nil
 }
 
+// OwnStomp returns the content of the node's own stomp.toml.
+func (d *Dir) OwnStomp() (*StompConfig, error) {
+	data, err := readText(d.stompTOMLFile())
+	if err != nil {
+		return nil, err
+	}
+	return ParseStompTOML(data, d.identity.ID)
+}
+
 // OwnHosts returns the host names and addresses of the node's servers from its own
 // stomp.toml, or nil if this file can not be read or is invalid.
 func (d *Dir) OwnHosts() (hosts []string) {
-	data, err := readText(d.stompTOMLFile())
-	if err != nil {
-		return nil
-	}
-	stomp, err := ParseStompTOML(data, d.identity.ID)
+	stomp, err := d.OwnStomp()
 	if err != nil {
 		return nil
 	}

@@ -154,8 +154,9 @@ A new node takes these steps:
   peerlink peer register their-cert.crt     # the one their owner sends you
   peerlink serve --server-cert server.crt --server-key server.key
 
-In a node's directory, "peerlink" alone says where the node stands and what the
-next step is. To see it all at work on this machine: peerlink demo`,
+In a node's directory, "peerlink" alone says where the node stands, how its
+running service is, and what to do next. To see it all at work on this machine:
+peerlink demo`,
 		Version:       version,
 		SilenceErrors: true,
 		SilenceUsage:  true,

@@ -8,13 +8,15 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"peerlink/broker/embedded"
+	"peerlink/internal/terminal"
 	"peerlink/node"
 	"peerlink/node/check"
 	"peerlink/node/pki"
 )
 
-// status implements "peerlink" without a command: in a node's directory it prints the node's state and the next step,
-// elsewhere the help.
+// status implements "peerlink" without a command: in a node's directory it prints the node's state, that of the running
+// service, and what to do next, elsewhere the help.
 func (a *app) status(cmd *cobra.Command, asJSON bool) error {
 	d, err := a.open()
 	if errors.Is(err, node.ErrNotNode) && !asJSON {
@@ -36,8 +38,17 @@ func (a *app) status(cmd *cobra.Command, asJSON bool) error {
 	s := nodeStatus{
 		ID: d.Identity().ID, Type: d.Identity().Type.String(), Fingerprint: pki.Fingerprint(d.Root().PublicKey),
 		Problems: report.Count(check.Problem), Warnings: report.Count(check.Warning),
-		Peers: statesOf(d, ids), Next: nextStep(d, ids, report),
+		Peers: statesOf(d, ids),
 	}
+	stop = a.working("Asking the service")
+	s.Services = askServices(cmd.Context(), d)
+	facts := situation{dir: d, peers: s.Peers, report: report, services: s.Services}
+	if len(s.Services) == 0 {
+		facts.waiting, _ = embedded.ReadWaiting(storePath(stateOf(d))) // a damaged store is for "doctor"
+	}
+	s.Steps = facts.steps(cmd.Context())
+	s.Next = s.Steps[0]
+	stop()
 	if _, err := os.Stat(a.keyPath()); err == nil {
 		s.RootKey = a.keyPath()
 	}
@@ -48,16 +59,18 @@ func (a *app) status(cmd *cobra.Command, asJSON bool) error {
 	return nil
 }
 
-// nodeStatus is the state of a node, as its directory shows it, in JSON.
+// nodeStatus is the state of a node, as its directory and its services show it, in JSON.
 type nodeStatus struct {
-	ID          string      `json:"id"`
-	Type        string      `json:"type"`
-	Fingerprint string      `json:"fingerprint"`
-	RootKey     string      `json:"root_key,omitempty"` // the file; empty if it is not there
-	Problems    int         `json:"problems"`           // found by the check of the directory
-	Warnings    int         `json:"warnings"`
-	Peers       []peerState `json:"peers"`
-	Next        string      `json:"next"` // advice for the operator
+	ID          string          `json:"id"`
+	Type        string          `json:"type"`
+	Fingerprint string          `json:"fingerprint"`
+	RootKey     string          `json:"root_key,omitempty"` // the file; empty if it is not there
+	Problems    int             `json:"problems"`           // found by the check of the directory
+	Warnings    int             `json:"warnings"`
+	Peers       []peerState     `json:"peers"`
+	Services    []serviceStatus `json:"services"` // that run for the directory
+	Next        string          `json:"next"`     // advice for the operator
+	Steps       []string        `json:"steps"`    // all advice, the most urgent first
 }
 
 // peerState is the state of a peering in JSON.
@@ -88,12 +101,19 @@ func (a *app) showStatus(d *node.Dir, s nodeStatus) {
 	if keyAt == "" {
 		keyAt = "not here (commands that sign want --key)"
 	}
-	a.table([][2]string{
+	rows := [][2]string{
 		{"node", d.Identity().String()},
 		{"fingerprint", s.Fingerprint},
 		{"root key", keyAt},
 		{"directory", fmt.Sprintf("%d problems, %d warnings (\"peerlink check\")", s.Problems, s.Warnings)},
-	})
+	}
+	for _, service := range s.Services {
+		rows = append(rows, [2]string{"service", service.line()})
+	}
+	if len(s.Services) == 0 {
+		rows = append(rows, [2]string{"service", "none runs here for this directory"})
+	}
+	a.table(rows)
 	if len(s.Peers) > 0 {
 		a.print("")
 		peers := &grid{columns: []column{{title: "PEER"}, nameColumn, {title: "TYPE", drop: 1}, {title: "STATE"}, {optional: true, cut: 40}}}
@@ -102,7 +122,10 @@ func (a *app) showStatus(d *node.Dir, s nodeStatus) {
 		}
 		a.showGrid(peers)
 	}
-	a.print("\nNext: %s", s.Next)
+	a.print("\nNext: %s", terminal.Line(s.Next))
+	for _, step := range s.Steps[1:] {
+		a.print("Then: %s", terminal.Line(step))
+	}
 }
 
 // waitingFor returns a description of what a peering waits for, or since when the peer is
@@ -121,32 +144,4 @@ func waitingFor(p *node.Peer) string {
 		return "waiting for \"peerlink serve\""
 	}
 	return ""
-}
-
-// nextStep returns the advice for the operator.
-func nextStep(d *node.Dir, ids []string, report *check.Report) string {
-	if report.Count(check.Problem) > 0 {
-		return "see what is wrong with \"peerlink check\"."
-	}
-	if len(report.Expiries) > 0 && report.Expiries[0].DaysLeft <= expirySoonDays {
-		e := report.Expiries[0]
-		if e.What == "root-ca.crt" || strings.HasPrefix(e.What, "peers/") {
-			return fmt.Sprintf("%s ends in %d days: see \"peerlink check\".", e.What, e.DaysLeft)
-		}
-		return fmt.Sprintf("%s ends in %d days: make a new server certificate (\"peerlink server-cert issue\").", e.What, e.DaysLeft)
-	}
-	if len(ids) == 0 {
-		return "make an info-bundle (\"peerlink bundle create\"), exchange it with another node's owner, and\nsign theirs (\"peerlink peer sign\")."
-	}
-	for _, id := range ids {
-		switch p, err := d.Peer(id); {
-		case err != nil:
-			return fmt.Sprintf("look at %s: %v.", id, err)
-		case p.State() == "signed":
-			return fmt.Sprintf("send %s to the owner of %s, and register the\ncertificate that they send you (\"peerlink peer register\").", d.IssuedFile(id), id)
-		case p.State() == "registered":
-			return "start \"peerlink serve\" (with a certificate from \"peerlink server-cert issue\")."
-		}
-	}
-	return "nothing. See that \"peerlink serve\" is running, and that the root key has a backup (\"peerlink key drill\")."
 }
