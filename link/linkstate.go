@@ -21,7 +21,7 @@ type Verdict string
 // The verdicts. Those that apply to one direction only say so: out is the direction in which
 // this node sends, in the one in which the peer sends to this node.
 const (
-	// VerdictLinked: there is a connection, and the peer shows life on it.
+	// VerdictLinked: there is a connection, on which data or heart-beats arrive from the peer.
 	VerdictLinked Verdict = "linked"
 	// VerdictResting: there is no connection because there is nothing to send, and the last
 	// contact was good.

@@ -32,7 +32,7 @@ type peerStats struct {
 	conns    map[*openConn]struct{}
 	lastLeaf *x509.Certificate // the server certificate that the peer sent last
 	errors   [3]recordedError  // the last ones, by origin
-	contact  time.Time         // when the peer last showed life on a connection that is closed; zero: never
+	contact  time.Time         // latest handshake with the peer, or data from it on a connection that is closed; zero: none
 }
 
 // recordedError is an error that the status shows.
@@ -99,22 +99,23 @@ func (s *peerStats) connOpened(conn *openConn) (closed func()) {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		delete(s.conns, conn)
-		s.contact = later(s.contact, conn.wire.lastRead())
+		s.contact = later(s.contact, conn.wire.lastReceived())
 	}
 }
 
-// madeContact records that the peer has shown life: it has completed a TLS handshake.
+// madeContact records that the peer has completed a TLS handshake now.
 func (s *peerStats) madeContact() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.contact = time.Now()
 }
 
-// lastContact returns when the peer last showed life, zero if it has not. The caller holds mu.
+// lastContact returns the time for [PeerStatus.LastContact], zero if there was no contact. The
+// caller holds mu.
 func (s *peerStats) lastContact() time.Time {
 	last := s.contact
 	for c := range s.conns {
-		last = later(last, c.wire.lastRead())
+		last = later(last, c.wire.lastReceived())
 	}
 	return last
 }

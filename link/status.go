@@ -51,8 +51,8 @@ type PeerStatus struct {
 
 	Out LinkState `json:"out"` // this node sends to the peer
 	In  LinkState `json:"in"`  // the peer sends to this node
-	// LastContact is when the peer last showed life, in either direction; nil if it has not
-	// since the service started.
+	// LastContact is when the peer last sent anything on a connection, or completed a TLS
+	// handshake, in either direction; nil if it has not since the service started.
 	LastContact *time.Time `json:"last_contact,omitempty"`
 	// Confirm is how long the peer takes to confirm messages: from sending a message to the
 	// arrival of its receipt.
@@ -63,7 +63,7 @@ type PeerStatus struct {
 	HandshakeHistogram Histogram `json:"-"`
 }
 
-// Severity returns that of the worse direction of the link.
+// Severity returns the severity of the worse direction of the link, which is the smaller value.
 func (p *PeerStatus) Severity() Severity {
 	return min(p.Out.Verdict.Severity(), p.In.Verdict.Severity())
 }
@@ -82,8 +82,8 @@ const (
 	Receiving = "receiving"
 )
 
-// Counts are counters since the service started. A message that is repeated is counted
-// again.
+// Counts are counters since the service started. A message that is sent or received again is
+// counted again.
 type Counts struct {
 	Sent          uint64 `json:"sent"`            // messages
 	SentBytes     uint64 `json:"sent_bytes"`      // of their bodies
@@ -123,7 +123,8 @@ func (s *Service) Status() Status {
 	return st
 }
 
-// errNotServing is the health before the first reconciliation and after the end of ctx.
+// errNotServing is the error of [Service.Health] until the first reconciliation is complete, and
+// from the moment when [Service.Run] begins to stop.
 var errNotServing = errors.New("the service is starting or stopping")
 
 // Health returns an error if the service does not serve all peers as it should: if it is
@@ -137,9 +138,9 @@ func (s *Service) Health() error {
 	leaf, now := s.cfg.Certificate.serverChain().Leaf, s.cfg.Now()
 	switch {
 	case now.After(leaf.NotAfter):
-		return fmt.Errorf("the server certificate has ended at %s: no peer accepts it; issue another one, and check the clock", leaf.NotAfter.UTC().Format(time.RFC3339))
+		return fmt.Errorf("the server certificate expired at %s: no peer accepts it; issue another one, and check the clock", leaf.NotAfter.UTC().Format(time.RFC3339))
 	case now.Before(leaf.NotBefore):
-		return fmt.Errorf("the server certificate begins at %s: no peer accepts it before; check the clock", leaf.NotBefore.UTC().Format(time.RFC3339))
+		return fmt.Errorf("the server certificate is not valid before %s: no peer accepts it until then; check the clock", leaf.NotBefore.UTC().Format(time.RFC3339))
 	}
 	return s.brokerTroubles.lasting(maxBrokerTrouble * s.cfg.PollInterval)
 }
@@ -163,7 +164,8 @@ func (s *Service) Stalled() error {
 	return nil
 }
 
-// setHealth sets the result of [Service.Health].
+// setHealth sets the error that [Service.Health] returns before it checks anything else. With nil,
+// the result depends on the other checks.
 func (r *reconciler) setHealth(err error) {
 	if err == nil {
 		r.health.Store(nil)
@@ -225,8 +227,8 @@ func servers(p *node.Peer) []string {
 // queues, by name, whose last use has failed, until the next check of the queue succeeds; their
 // consumers that cannot be opened; and the peers, by node ID, whose queues cannot be bound.
 type brokerTroubles struct {
-	mu   sync.Mutex
-	list map[string]brokerTrouble
+	mu       sync.Mutex
+	byObject map[string]brokerTrouble
 }
 
 type brokerTrouble struct {
@@ -241,32 +243,32 @@ func (t *brokerTroubles) set(object string, err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if !errors.As(err, new(*brokerError)) || errors.Is(err, broker.ErrInUse) {
-		delete(t.list, object)
+		delete(t.byObject, object)
 		return
 	}
-	if t.list == nil {
-		t.list = make(map[string]brokerTrouble)
+	if t.byObject == nil {
+		t.byObject = make(map[string]brokerTrouble)
 	}
 	since := time.Now()
-	if earlier, ok := t.list[object]; ok {
+	if earlier, ok := t.byObject[object]; ok {
 		since = earlier.since
 	}
-	t.list[object] = brokerTrouble{err, since}
+	t.byObject[object] = brokerTrouble{err, since}
 }
 
-// lasting returns the error of the object that has been unusable for the longest time, if
-// that is more than d, with the number of all other unusable objects, and nil otherwise: the
-// restart of a broker is no fault.
+// lasting returns the error of the object that has been unusable for the longest time, with the
+// number of all other unusable objects. It returns nil if no object has been unusable for longer
+// than d: a broker that is only being restarted is not reported.
 func (t *brokerTroubles) lasting(d time.Duration) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	oldest := brokerTrouble{since: time.Now().Add(-d)}
-	for _, b := range t.list {
+	for _, b := range t.byObject {
 		if b.since.Before(oldest.since) {
 			oldest = b
 		}
 	}
-	switch n := len(t.list); {
+	switch n := len(t.byObject); {
 	case oldest.err == nil:
 		return nil
 	case n > 1:

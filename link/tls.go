@@ -179,9 +179,9 @@ type wireConn struct {
 	last  atomic.Int64              // when data was last read, in ns since 1970; 0 if it was not
 }
 
-// lastRead returns when the other side last sent something after the handshake, zero if it has
-// not, or c is nil.
-func (c *wireConn) lastRead() time.Time {
+// lastReceived returns when data last arrived from the other side after the handshake. It returns
+// the zero time if none has arrived, or if c is nil.
+func (c *wireConn) lastReceived() time.Time {
 	if c == nil || c.last.Load() == 0 {
 		return time.Time{}
 	}

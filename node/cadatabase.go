@@ -42,10 +42,10 @@ func (db caDatabase) file(elem ...string) string {
 	return filepath.Join(append([]string{db.dir}, elem...)...)
 }
 
-// firstSerial returns the serial number for the node's new root certificate, which it
-// reads from db/serial, and increments db/serial, as the reference does. Numbers
-// that an interrupted attempt has used are skipped.
-func (db caDatabase) firstSerial() (*big.Int, error) {
+// takeRootSerial takes the serial number for the node's new root certificate from db/serial,
+// and increments the number in the file, as the reference does. Numbers that an
+// interrupted attempt has used are skipped.
+func (db caDatabase) takeRootSerial() (*big.Int, error) {
 	path := db.file("db", "serial")
 	s, err := readLine(path)
 	if err != nil {
@@ -98,10 +98,10 @@ func (db caDatabase) record(cert *x509.Certificate) error {
 // maxIndex is the maximum size of db/index in bytes. A line has about 150 bytes.
 const maxIndex = 64 << 20
 
-// index reads db/index. The file does not exist for a moment while OpenSSL
-// replaces it, after renaming it to db/index.old. index waits for it up to two
-// seconds, because the lines of certificates without a copy in certs/ could not be
-// restored. If the file is still missing, or is blank, the result is empty.
+// index reads db/index. If the file is missing or blank, the result is empty. But while
+// OpenSSL replaces it, there is db/index.old and, for a moment, no db/index: in this
+// state, index first waits for the file for up to two seconds, because the lines of
+// certificates without a copy in certs/ could not be restored.
 func (db caDatabase) index() ([]byte, error) {
 	for range 200 {
 		index, err := durable.Read(db.file("db", "index"), maxIndex)

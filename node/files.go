@@ -183,7 +183,7 @@ func CheckReplaceable(path string) error {
 	if !fi.Mode().IsRegular() {
 		return fmt.Errorf("%s is not a regular file: expected the file of the root key", file)
 	}
-	if n := durable.Links(fi); n > 1 {
+	if n := durable.HardLinks(fi); n > 1 {
 		return fmt.Errorf("the file %s has %d names (hard links), and would keep its old passphrase under the other names: remove those first (\"find DIR -samefile %s\" finds them)", file, n, file)
 	}
 	return nil

@@ -482,7 +482,7 @@ func TestRequestHidesNoContradiction(t *testing.T) {
 	}
 }
 
-// backUp copies the directory of a node. restore puts the copy in the place of the directory.
+// backUp copies the directory of a node. restore puts the copy in place of the directory.
 func backUp(t *testing.T, a *nodetest.Node) (restore func()) {
 	t.Helper()
 	backup := filepath.Join(t.TempDir(), "backup")

@@ -158,7 +158,7 @@ func (d *Dir) restoreOrSignRoot(key crypto.Signer) (pem []byte, err error) {
 		d.root, pem = earlier.cert, earlier.pem
 		return pem, d.database().record(d.root)
 	}
-	serial, err := d.database().firstSerial()
+	serial, err := d.database().takeRootSerial()
 	if err != nil {
 		return nil, err
 	}

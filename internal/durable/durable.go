@@ -67,7 +67,7 @@ func ReplaceName(path string, data []byte, mode fs.FileMode) error {
 }
 
 func replaceName(path string, data []byte, mode fs.FileMode, check func(written []byte) error) error {
-	tmp, err := writeTemp(path, data, mode, keptOwner(path), check)
+	tmp, err := writeTemp(path, data, mode, ownerSource(path), check)
 	if err != nil {
 		return err
 	}
@@ -78,14 +78,14 @@ func replaceName(path string, data []byte, mode fs.FileMode, check func(written 
 	return syncNames(path)
 }
 
-// keptOwner returns the file at path, whose owner a file that replaces it gets, or nil if there
-// is none or its owner does not count (see ownedByOther).
-func keptOwner(path string) fs.FileInfo {
+// ownerSource returns the file at path, whose owner the file that replaces it gets, or nil if
+// there is no such file or its owner must not be copied (see untrustedOwner).
+func ownerSource(path string) fs.FileInfo {
 	old, err := os.Lstat(path)
 	if err != nil || !old.Mode().IsRegular() {
 		return nil
 	}
-	if folder, err := os.Stat(filepath.Dir(path)); err != nil || ownedByOther(old, folder) {
+	if folder, err := os.Stat(filepath.Dir(path)); err != nil || untrustedOwner(old, folder) {
 		return nil
 	}
 	return old
@@ -233,7 +233,7 @@ func writeTemp(path string, data []byte, mode fs.FileMode, old fs.FileInfo, chec
 	}
 	if err == nil {
 		if old != nil {
-			keepOwner(f, old)
+			copyOwner(f, old)
 		}
 		err = f.Sync()
 	}

@@ -10,9 +10,9 @@ import (
 // NoFollow is 0 on this system.
 const NoFollow = 0
 
-// Links returns the number of names (hard links) of the file, or 1 if it is unknown.
-func Links(fs.FileInfo) int { return 1 }
+// HardLinks returns the number of hard links (names) of the file, or 1 if it is unknown.
+func HardLinks(fs.FileInfo) int { return 1 }
 
-func keepOwner(*os.File, fs.FileInfo) {}
+func copyOwner(*os.File, fs.FileInfo) {}
 
-func ownedByOther(file, folder fs.FileInfo) bool { return false }
+func untrustedOwner(file, folder fs.FileInfo) bool { return false }

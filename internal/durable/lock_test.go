@@ -87,7 +87,7 @@ func TestLockOfOthers(t *testing.T) {
 	unlock()
 }
 
-// A symbolic link in the place of the lock file is not followed: its target is not created.
+// A symbolic link in place of the lock file is not followed: its target is not created.
 func TestLockThroughLink(t *testing.T) {
 	dir, victim := t.TempDir(), filepath.Join(t.TempDir(), "nologin")
 	if err := os.Symlink(victim, filepath.Join(dir, lockFile)); err != nil {

@@ -8,7 +8,7 @@ import (
 )
 
 // ReplaceIn is like [Replace] for a file below root, with a slash-separated name. No symbolic
-// link leads out of root, and a link in the place of the file is replaced. No error wraps
+// link leads out of root, and a link in place of the file is replaced. No error wraps
 // [ErrUnsynced].
 func ReplaceIn(root *os.Root, name string, data []byte, mode fs.FileMode) error {
 	tmp := path.Join(path.Dir(name), tempPrefix(path.Base(name))+randomDigits())

@@ -70,7 +70,7 @@ func decodeUTF16(data []byte, order binary.ByteOrder) ([]byte, error) {
 	return text, nil
 }
 
-// WithoutCR returns a text with LF in the place of CRLF. If there is a CRLF, it also removes
+// WithoutCR returns a text with LF in place of CRLF. If there is a CRLF, it also removes
 // empty lines at the end: shells on Windows may add one.
 func WithoutCR(text []byte) []byte {
 	if !bytes.Contains(text, []byte("\r\n")) {

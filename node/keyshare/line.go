@@ -128,7 +128,7 @@ func (l wordLine) checksumValid(number int) bool {
 	return checksum(number, raw[:lineData]) == binary.BigEndian.Uint16(raw[lineData:])
 }
 
-// repair returns the word that makes the checksum valid in the place of the word at index i, or
+// repair returns the word that makes the checksum valid in place of the word at index i, or
 // "" if there is no such word.
 func (l wordLine) repair(number, i int) string {
 	for v, word := range wordList() {

@@ -40,7 +40,7 @@ func TestChecksum(t *testing.T) {
 }
 
 // The checksum detects every wrong word, every exchange of two words, and every line
-// in the place of another, with certainty and not only with high probability.
+// in place of another, with certainty and not only with high probability.
 func TestChecksumIsCertain(t *testing.T) {
 	random := rand.New(rand.NewPCG(1, 2))
 	for range 3 {

@@ -40,15 +40,16 @@ func (l *List) Lookup(id string) (Entry, bool) {
 	return e, ok
 }
 
-// Check checks that root is the root key of the accounting authority with the given node ID.
-// The error wraps [ErrUnlisted] if the list does not have the ID. Any other error means that the
-// list has another key for the ID; in that case, a confirmation by a person must not be accepted.
-func (l *List) Check(id string, root crypto.PublicKey) (Entry, error) {
+// Check checks that rootKey is the root key of the accounting authority with the given node ID,
+// and returns the entry for the ID, if there is one. The error wraps [ErrUnlisted] if the list
+// does not have the ID. Any other error means that the list has another key for the ID: then
+// rootKey must be rejected even if a person confirms it.
+func (l *List) Check(id string, rootKey crypto.PublicKey) (Entry, error) {
 	e, ok := l.Lookup(id)
 	if !ok {
 		return Entry{}, fmt.Errorf("accounting authority %q is %w", excerpt.Of(id), ErrUnlisted)
 	}
-	if got := pki.Fingerprint(root); got != e.Fingerprint {
+	if got := pki.Fingerprint(rootKey); got != e.Fingerprint {
 		return e, fmt.Errorf("%w for accounting authority %s (%s): expected %s, but the root certificate has %s; do not sign it, ask the authority and the registry",
 			errMismatch, e.ID, e.Name, e.Fingerprint, got)
 	}

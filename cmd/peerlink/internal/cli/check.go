@@ -18,10 +18,10 @@ func (a *app) checkCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "check",
 		Short: "Look for anything wrong in the node's directory",
-		Long: `Holds everything in the node's directory against the specification: every
+		Long: `Compares everything in the node's directory with the specification: every
 certificate point by point, the records of what was signed, the subnets, each
-peer's state, file modes, and what is about to run out. Nothing is changed.
-What it calls repairable, "peerlink init" repairs.
+peer's state, file modes, and what expires soon. Nothing is changed.
+"peerlink init" repairs what is reported as repairable.
 
 The exit code is 1 if there is a problem; warnings and notes alone give 0.`,
 		Args: noArgs,
@@ -32,7 +32,7 @@ The exit code is 1 if there is a problem; warnings and notes alone give 0.`,
 			if server.Cert != "" {
 				o.Servers = []check.ServerFiles{server}
 			}
-			if !a.keyInAgent() { // nothing of a key in an agent can be checked without a signature
+			if !a.keyInAgent() { // a key in an agent could be checked only by signing with it
 				o.KeyFile = a.keyFile
 			}
 			stop := a.working("Checking the directory")
@@ -59,7 +59,7 @@ The exit code is 1 if there is a problem; warnings and notes alone give 0.`,
 	return c
 }
 
-// expirySoonDays is how many days before its expiry a certificate is shown as about to end.
+// expirySoonDays is how many days before its expiry a certificate is listed under "Expiring soon".
 const expirySoonDays = 60
 
 func (a *app) showReport(r *check.Report) {
@@ -78,7 +78,7 @@ func (a *app) showReport(r *check.Report) {
 			continue
 		}
 		if first {
-			a.print("\nAbout to end:")
+			a.print("\nExpiring soon:")
 			first = false
 		}
 		a.print("  %s  %s (%d days)", e.NotAfter.UTC().Format(time.DateOnly), terminal.Line(e.What), e.DaysLeft)

@@ -18,7 +18,7 @@ import (
 
 // If other users can read the node's encrypted root key, a service starts only if
 // that is allowed, and then warns. If they can read a root key that is not
-// encrypted, it never starts. A device in the place of the key file, such as
+// encrypted, it never starts. A device in place of the key file, such as
 // /dev/null, is not a key.
 func TestCheckRootKey(t *testing.T) {
 	if runtime.GOOS == "windows" {
@@ -92,6 +92,6 @@ func TestCheckRootKey(t *testing.T) {
 		t.Fatal(err)
 	}
 	if err := checkRootKey(n.Dir, false, slog.New(slog.DiscardHandler)); err != nil {
-		t.Errorf("%s in the place of the key: %v", os.DevNull, err)
+		t.Errorf("%s in place of the key: %v", os.DevNull, err)
 	}
 }

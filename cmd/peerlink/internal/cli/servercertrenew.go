@@ -25,8 +25,9 @@ CRT. A running service uses it within seconds; no connection is lost. With
 
 If the root key is on another machine, --csr FILE.csr writes a request for the
 same key instead, and changes nothing: sign it there with "server-cert sign", or
-take it to the offline machine with "peerlink request new --csr FILE.csr". For a
-new key there, "server-cert request" makes the key and the request.`,
+take it to the offline machine with "peerlink request new --csr FILE.csr". If the
+key is to be replaced too, use "server-cert request" instead, which makes a new
+key and a request for it.`,
 		Example: `  peerlink server-cert renew server.key server.crt
   peerlink server-cert renew server.key server.crt --new-key
   peerlink server-cert renew server.key server.crt --csr renewed.csr`,
@@ -37,7 +38,7 @@ new key there, "server-cert request" makes the key and the request.`,
 				return err
 			}
 			r.keyFile, r.certFile = args[0], args[1]
-			if r.newKey && r.csr != "" {
+			if r.newKey && r.csrFile != "" {
 				return usagef("--new-key and --csr: for a new key, \"peerlink server-cert request NEW.key NEW.csr\" makes both")
 			}
 			if err := checkDays(r.days); err != nil {
@@ -48,7 +49,7 @@ new key there, "server-cert request" makes the key and the request.`,
 	}
 	c.Flags().BoolVar(&r.newKey, "new-key", false, "make a new server key too")
 	c.Flags().StringVar(&r.keyType, "key-type", pki.P256.String(), "kind of the new server key: p256, p384, rsa3072 or rsa4096")
-	c.Flags().StringVar(&r.csr, "csr", "", "only write a certificate signing request for the same key to `FILE`")
+	c.Flags().StringVar(&r.csrFile, "csr", "", "only write a certificate signing request for the same key to `FILE`")
 	c.Flags().IntVar(&r.days, "days", defaultDays, "how many days the certificate is valid")
 	jsonFlag(c, &r.asJSON)
 	return a.keyFlags(c)
@@ -56,9 +57,9 @@ new key there, "server-cert request" makes the key and the request.`,
 
 // renewal holds the arguments of "server-cert renew".
 type renewal struct {
-	keyFile, certFile, csr, keyType string
-	newKey, asJSON                  bool
-	days                            int
+	keyFile, certFile, csrFile, keyType string
+	newKey, asJSON                      bool
+	days                                int
 }
 
 func (a *app) renewServerCert(ctx context.Context, d *node.Dir, r *renewal) error {
@@ -77,7 +78,7 @@ func (a *app) renewServerCert(ctx context.Context, d *node.Dir, r *renewal) erro
 		return err
 	case revoked.Has(old) && !r.newKey:
 		return fmt.Errorf("the key in %s has been revoked, so that peers refuse it: make a new one with --new-key", r.keyFile)
-	case r.csr != "":
+	case r.csrFile != "":
 		return a.writeRenewalCSR(r, csr)
 	}
 	rootKey, err := a.checkedRootKey(ctx, d)
@@ -101,8 +102,8 @@ func (a *app) renewServerCert(ctx context.Context, d *node.Dir, r *renewal) erro
 	return a.showServerCert(r.certFile, r.keyFile, cert, r.asJSON)
 }
 
-// replacePair replaces the certificate, and the key if newKey is not nil. If the certificate can not be replaced, the
-// old key is put back.
+// replacePair replaces the certificate file, and the key file if newKey is not nil. If the
+// certificate file cannot be replaced, it restores the old key.
 func replacePair(r *renewal, cert, newKey, oldKey []byte) error {
 	if newKey != nil {
 		if err := durable.Replace(r.keyFile, newKey, 0o600); err != nil {
@@ -117,21 +118,21 @@ func replacePair(r *renewal, cert, newKey, oldKey []byte) error {
 }
 
 func (a *app) writeRenewalCSR(r *renewal, csr *x509.CertificateRequest) error {
-	if err := checkCreatable(r.csr); err != nil {
+	if err := checkCreatable(r.csrFile); err != nil {
 		return err
 	}
-	if err := durable.Create(r.csr, pki.EncodeCSRPEM(csr.Raw), 0o644); err != nil {
+	if err := durable.Create(r.csrFile, pki.EncodeCSRPEM(csr.Raw), 0o644); err != nil {
 		return err
 	}
-	if err := a.result(r.asJSON, madeRequest{r.csr, r.keyFile}, r.csr); err != nil {
+	if err := a.result(r.asJSON, madeRequest{r.csrFile, r.keyFile}, r.csrFile); err != nil {
 		return err
 	}
-	a.printMessage("Sign it where the root key is (\"peerlink server-cert sign\", or \"peerlink request new --csr %s\"),\nand put the new certificate in the place of %s.", r.csr, r.certFile)
+	a.printMessage("Sign it where the root key is (\"peerlink server-cert sign\", or \"peerlink request new --csr %s\"),\nand replace %s with the new certificate.", r.csrFile, r.certFile)
 	return nil
 }
 
-// serverKeyCSR reads a server key, which must be that of the certificate, and returns its file and a certificate signing
-// request for it.
+// serverKeyCSR reads the file of a server key, which must be the key of the certificate. It
+// returns the content of the file, and a new certificate signing request for the key.
 func serverKeyCSR(ctx context.Context, d *node.Dir, path string, cert *x509.Certificate) (pem []byte, csr *x509.CertificateRequest, err error) {
 	if err := guard.CheckKeyFile(path); err != nil {
 		return nil, nil, fmt.Errorf("server key: %w", err)

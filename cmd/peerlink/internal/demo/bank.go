@@ -74,7 +74,7 @@ func (b *bank) configure(m *message) []*message {
 		NegligibleAmount: m.NegligibleAmount, ConfigFlags: m.ConfigFlags, ConfigData: m.ConfigData,
 		AccountID:     a.id(),
 		DebtorInfoIRI: ptr("https://example.com/currency"), DebtorInfoType: ptr(""), DebtorInfoSHA256: ptr(""),
-		LastTransfer: ptr(a.transfers), LastTransferAt: ts,
+		LastTransferNumber: ptr(a.transfers), LastTransferAt: ts,
 		DemurrageRate: ptr(float(0)), CommitPeriod: ptr(int32(86400)), NoteMaxBytes: ptr(int32(500)), TTL: ptr(int32(86400)),
 	}}
 }
@@ -130,7 +130,7 @@ func (b *bank) finalize(m *message) []*message {
 		replies = append(replies, &message{
 			Type: "AccountTransfer", DebtorID: m.DebtorID, CreditorID: side.account.key.creditor, TS: ts,
 			CreationDate: time.Now().UTC().Format(time.DateOnly), CoordinatorType: m.CoordinatorType,
-			TransferNumber: ptr(n), Previous: ptr(n - 1), Sender: t.from.id(), Recipient: t.to.id(),
+			TransferNumber: ptr(n), PreviousTransferNumber: ptr(n - 1), Sender: t.from.id(), Recipient: t.to.id(),
 			Acquired: ptr(side.acquired), CommittedAt: ts, Principal: ptr(side.account.principal),
 			Note: m.Note, NoteFormat: m.NoteFormat,
 		})

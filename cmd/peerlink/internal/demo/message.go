@@ -24,25 +24,25 @@ type message struct {
 	Seqnum           *int32  `json:"seqnum,omitempty"`
 
 	// AccountUpdate
-	CreationDate     string  `json:"creation_date,omitempty"`
-	LastChangeTS     string  `json:"last_change_ts,omitempty"`
-	LastChangeSeqnum *int32  `json:"last_change_seqnum,omitempty"`
-	Principal        *int64  `json:"principal,omitempty"`
-	Interest         *float  `json:"interest,omitempty"`
-	InterestRate     *float  `json:"interest_rate,omitempty"`
-	LastRateChangeTS string  `json:"last_interest_rate_change_ts,omitempty"`
-	LastConfigTS     string  `json:"last_config_ts,omitempty"`
-	LastConfigSeqnum *int32  `json:"last_config_seqnum,omitempty"`
-	AccountID        string  `json:"account_id,omitempty"`
-	DebtorInfoIRI    *string `json:"debtor_info_iri,omitempty"`
-	DebtorInfoType   *string `json:"debtor_info_content_type,omitempty"`
-	DebtorInfoSHA256 *string `json:"debtor_info_sha256,omitempty"`
-	LastTransfer     *int64  `json:"last_transfer_number,omitempty"`
-	LastTransferAt   string  `json:"last_transfer_committed_at,omitempty"`
-	DemurrageRate    *float  `json:"demurrage_rate,omitempty"`
-	CommitPeriod     *int32  `json:"commit_period,omitempty"`
-	NoteMaxBytes     *int32  `json:"transfer_note_max_bytes,omitempty"`
-	TTL              *int32  `json:"ttl,omitempty"`
+	CreationDate       string  `json:"creation_date,omitempty"`
+	LastChangeTS       string  `json:"last_change_ts,omitempty"`
+	LastChangeSeqnum   *int32  `json:"last_change_seqnum,omitempty"`
+	Principal          *int64  `json:"principal,omitempty"`
+	Interest           *float  `json:"interest,omitempty"`
+	InterestRate       *float  `json:"interest_rate,omitempty"`
+	LastRateChangeTS   string  `json:"last_interest_rate_change_ts,omitempty"`
+	LastConfigTS       string  `json:"last_config_ts,omitempty"`
+	LastConfigSeqnum   *int32  `json:"last_config_seqnum,omitempty"`
+	AccountID          string  `json:"account_id,omitempty"`
+	DebtorInfoIRI      *string `json:"debtor_info_iri,omitempty"`
+	DebtorInfoType     *string `json:"debtor_info_content_type,omitempty"`
+	DebtorInfoSHA256   *string `json:"debtor_info_sha256,omitempty"`
+	LastTransferNumber *int64  `json:"last_transfer_number,omitempty"`
+	LastTransferAt     string  `json:"last_transfer_committed_at,omitempty"`
+	DemurrageRate      *float  `json:"demurrage_rate,omitempty"`
+	CommitPeriod       *int32  `json:"commit_period,omitempty"`
+	NoteMaxBytes       *int32  `json:"transfer_note_max_bytes,omitempty"`
+	TTL                *int32  `json:"ttl,omitempty"`
 
 	// Transfers
 	CoordinatorType string  `json:"coordinator_type,omitempty"`
@@ -64,15 +64,15 @@ type message struct {
 	TotalLocked     *int64  `json:"total_locked_amount,omitempty"`
 
 	// AccountTransfer
-	TransferNumber *int64 `json:"transfer_number,omitempty"`
-	Previous       *int64 `json:"previous_transfer_number,omitempty"`
-	Sender         string `json:"sender,omitempty"`
-	Acquired       *int64 `json:"acquired_amount,omitempty"`
-	CommittedAt    string `json:"committed_at,omitempty"`
+	TransferNumber         *int64 `json:"transfer_number,omitempty"`
+	PreviousTransferNumber *int64 `json:"previous_transfer_number,omitempty"`
+	Sender                 string `json:"sender,omitempty"`
+	Acquired               *int64 `json:"acquired_amount,omitempty"`
+	CommittedAt            string `json:"committed_at,omitempty"`
 }
 
 // float is a number that is encoded with exactly one decimal, rounded: SMP requires a decimal
-// point, and the numbers of the demonstration need no more.
+// point or an exponent, and the demo needs no more decimals.
 type float float64
 
 func (f float) MarshalJSON() ([]byte, error) {
@@ -89,8 +89,8 @@ func parse(body []byte) (*message, error) {
 }
 
 // key returns the key that identifies the message among all messages from one node to
-// another. Only the lower part of creditor IDs is used, because links translate the upper
-// part.
+// another. Only the lower 40 bits of the creditor ID are used, because links replace the
+// upper 24 bits, the subnet.
 func (m *message) key(from, to string) messageKey {
 	number := int64(0)
 	for _, n := range []*int64{m.RequestID, m.TransferNumber} {
@@ -106,8 +106,9 @@ func (m *message) key(from, to string) messageKey {
 	return messageKey{from, to, fmt.Sprintf("%s/%x/%x/%d", m.Type, m.DebtorID, m.CreditorID&(1<<40-1), number)}
 }
 
-// agent returns the type of the agent that sends or receives the message: the debtors agent
-// for creditor 0, which is the issuer, and the creditors agent otherwise.
+// agent returns the type of the agent that sends or receives the message. Creditor 0 is the
+// issuer of the currency, whose agent is the debtors agent; other creditors have the
+// creditors agent.
 func (m *message) agent() nodetype.Type {
 	if m.CreditorID == 0 {
 		return nodetype.DebtorsAgent
