@@ -50,8 +50,8 @@ type browser struct {
 	remaining int        // number of messages still to be consumed, of those in the queue at the beginning
 	kept      []uint64   // delivery tags of the messages that are to be requeued at the end, in order
 
-	renewing bool           // from now on, messages that are not removed are replaced by copies
-	copies   queuePublisher // publishes the copies
+	replacing bool           // from now on, messages that are not removed are replaced by copies
+	copies    queuePublisher // publishes the copies
 }
 
 // browse calls do with a browser for each dead-letter queue of a queue, one after the other,
@@ -213,8 +213,8 @@ func (br *browser) receive(ctx context.Context, arriving <-chan amqp.Delivery, s
 
 // keep keeps messages of a step until the end of the browser, or replaces them by copies.
 func (br *browser) keep(ctx context.Context, rest []amqp.Delivery) error {
-	br.renewing = br.renewing || slices.ContainsFunc(rest, renewable)
-	if !br.renewing {
+	br.replacing = br.replacing || slices.ContainsFunc(rest, mustReplace)
+	if !br.replacing {
 		for _, d := range rest {
 			br.kept = append(br.kept, d.DeliveryTag)
 		}
@@ -222,7 +222,7 @@ func (br *browser) keep(ctx context.Context, rest []amqp.Delivery) error {
 	}
 	limited, cancel := context.WithTimeoutCause(ctx, br.broker.opts.ConfirmTimeout, errNotConfirmed)
 	defer cancel()
-	if err := br.copies.renew(limited, rest, false); err != nil {
+	if err := br.copies.publishCopies(limited, rest, false); err != nil {
 		return fmt.Errorf("replace messages by copies: %w", err)
 	}
 	return br.acknowledge(ctx, rest)

@@ -22,7 +22,7 @@ var errGone = errors.New("the queue was deleted from RabbitMQ, or is moving to a
 // not exist any more, or the connection to RabbitMQ was lost, since Bind of this process, the
 // queue and its bindings are declared again.
 // Consume fails while RabbitMQ blocks publishing and messages of the queue have to be replaced
-// by copies; see renewals.
+// by copies; see replacer.
 func (b *Broker) Consume(ctx context.Context, queue string) (broker.Consumer, error) {
 	if err := checkQueueName(queue); err != nil {
 		return nil, err
@@ -87,7 +87,7 @@ func (b *Broker) tryConsume(ctx context.Context, queue string, withLock bool) (*
 	}
 	c.window.prefetch = b.prefetchOf(queue)
 	c.life, c.stop = context.WithCancel(b.life)
-	c.renewals = renewals{consumer: c, to: queuePublisher{broker: b, queue: queue}, due: wait.NewSignal(), done: wait.NewSignal()}
+	c.replacer = replacer{consumer: c, to: queuePublisher{broker: b, queue: queue}, due: wait.NewSignal(), done: wait.NewSignal()}
 	_, _, err := b.consuming.open(ctx, func(l *liveConn, ch *amqp.Channel) error {
 		c.live = l
 		c.cancelled = ch.NotifyCancel(make(chan string, 2)) // for the queue and its lock
@@ -116,7 +116,7 @@ func (b *Broker) tryConsume(ctx context.Context, queue string, withLock bool) (*
 		return nil, broker.ErrClosed
 	}
 	b.consumers[c] = struct{}{}
-	go c.renewals.run()
+	go c.replacer.run()
 	return c, nil
 }
 
@@ -129,7 +129,7 @@ type consumer struct {
 	cancelled   <-chan string      // receives when RabbitMQ cancels the consumer of the queue or of its lock
 	lost        <-chan *amqp.Error // receives why the channel has ended
 	deadLetters deadLetterPublisher
-	renewals    renewals
+	replacer    replacer
 	window      window
 	requests    chan int // see QueueRequests
 	withLock    bool     // this consumer holds the queue's lock
@@ -213,7 +213,7 @@ func (c *consumer) receive(d amqp.Delivery) error {
 	if err := c.unacked.add(d); err != nil {
 		return err
 	}
-	if c.renewals.addIfRenewable(d) {
+	if c.replacer.addIfNeeded(d) {
 		c.unacked.startMoveOfLast(d.DeliveryTag)
 	}
 	c.arrived.Notify()
@@ -400,7 +400,7 @@ func (c *consumer) deadLetter(ctx context.Context, tag uint64, reason string) er
 // Close returns unconfirmed messages to the queue. RabbitMQ does not confirm
 // acknowledgements: if it fails at this moment, confirmed messages may be delivered again.
 func (c *consumer) Close() error {
-	c.renewals.finish()
+	c.replacer.finish()
 	c.stop()
 	c.awaitEnd()
 	b := c.broker

@@ -91,7 +91,7 @@ func (b *Broker) List(ctx context.Context, queue string) iter.Seq2[broker.DeadLe
 				// Copies are at the end of the queue, so all later messages must be replaced
 				// by copies too. And a quorum queue puts messages that are returned behind
 				// those that were returned before.
-				if stopped && !br.renewing && countOf(step[len(step)-1]) == 0 {
+				if stopped && !br.replacing && deliveryCount(step[len(step)-1]) == 0 {
 					return nil
 				}
 			}
@@ -194,7 +194,7 @@ func retryCopy(d amqp.Delivery) amqp.Publishing {
 // isHistory reports whether a header was added by RabbitMQ or this package to record the
 // history of a message, as opposed to a header of the sender.
 func isHistory(header string) bool {
-	return header == "x-death" || isCount(header) || strings.HasPrefix(header, "x-peerlink-") ||
+	return header == "x-death" || isDeliveryCount(header) || strings.HasPrefix(header, "x-peerlink-") ||
 		strings.HasPrefix(header, "x-first-death-") || strings.HasPrefix(header, "x-last-death-")
 }
 

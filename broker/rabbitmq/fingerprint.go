@@ -24,7 +24,7 @@ func idOf(d amqp.Delivery) string {
 	}
 	fmt.Fprintf(h, "%d,%d,%d", d.DeliveryMode, d.Priority, d.Timestamp.Unix())
 	for _, name := range slices.Sorted(maps.Keys(d.Headers)) {
-		if !isCount(name) && name != "CC" && name != "BCC" {
+		if !isDeliveryCount(name) && name != "CC" && name != "BCC" {
 			fmt.Fprintf(h, "%d:%s", len(name), name)
 			digest(h, d.Headers[name])
 		}

@@ -143,7 +143,7 @@ const oneOutage = time.Minute
 // was needed yet. Health also reconnects and publishes a probe, in the background, so that a
 // later call has a newer result.
 func (b *Broker) Health() error {
-	b.probe.send()
+	b.prober.send()
 	for _, c := range b.connections() {
 		c.reconnectIfLost()
 		if err := c.blockedError(); err != nil {

@@ -8,17 +8,17 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 )
 
-// probe publishes empty messages: RabbitMQ reports an alarm, that it is short of memory or
-// disk, only on connections on which messages are published during the alarm. The messages
-// are routed to an exclusive queue of the connection, which drops them: unroutable messages
-// would appear in the metrics that operators use to find errors.
-type probe struct {
+// prober publishes probes, which are empty messages: RabbitMQ reports a memory or disk alarm only
+// on connections on which messages are published during the alarm. The probes are routed to an
+// exclusive queue of the connection, which drops them: unroutable messages would appear in the
+// metrics that operators use to find errors.
+type prober struct {
 	broker *Broker
 	pause  time.Duration // probePause, except in tests
-	busy   atomic.Bool   // a probe is in progress
+	busy   atomic.Bool   // a probe is being published
 
 	// Only the goroutine that has set busy uses the following fields.
-	current     *probeChannel // nil if there was none; may be closed
+	current     *probeChannel // of the last probe; nil if there was none; may be closed
 	lastRefused *refusedProbe // nil unless RabbitMQ did not permit the last probe
 }
 
@@ -40,9 +40,10 @@ type refusedProbe struct {
 // connection. Each such probe causes an error in RabbitMQ's log.
 const probePause = time.Minute
 
-// send publishes a message in the background, unless a probe is in progress, there was no
-// connection yet, or the last probe was not permitted and probePause is not over.
-func (p *probe) send() {
+// send publishes a probe in the background, unless another one is being published, no connection
+// was opened yet, or the last probe was not permitted on the same connection and probePause is
+// not over.
+func (p *prober) send() {
 	b := p.broker
 	if b.declaring.latest() == nil && b.publishing.latest() == nil || !p.busy.CompareAndSwap(false, true) {
 		return
@@ -60,9 +61,9 @@ func (p *probe) send() {
 }
 
 // recordResult records whether RabbitMQ permits probes, and logs changes; its arguments are
-// the results of publish. Other errors are reported by the operations that need the
-// connection.
-func (p *probe) recordResult(permitted bool, err error) {
+// the results of publish. It ignores errors that are not about permissions: the operations that
+// need the connection report them.
+func (p *prober) recordResult(permitted bool, err error) {
 	log := p.broker.log
 	switch {
 	case hasReplyCode(err, amqp.AccessRefused):
@@ -76,11 +77,12 @@ func (p *probe) recordResult(permitted bool, err error) {
 	}
 }
 
-// publish publishes a message. RabbitMQ answers only if it does not permit a message: it closes
-// the channel. permitted reports whether the channel of an earlier call is still open, that is,
-// whether RabbitMQ has not refused a message on it. If permitted is false, err is set if RabbitMQ
-// has refused; without such an error, it is not known.
-func (p *probe) publish(ctx context.Context) (permitted bool, err error) {
+// publish publishes a probe. RabbitMQ answers only if it does not permit the probe: it closes the
+// channel, and the next call of publish returns the reason. permitted is true if RabbitMQ has
+// permitted earlier probes, because their channel is still open. If RabbitMQ does not permit the
+// queue or an earlier probe, err has the reply code [amqp.AccessRefused]. In all other cases it is
+// not known whether RabbitMQ permits probes.
+func (p *prober) publish(ctx context.Context) (permitted bool, err error) {
 	if p.current != nil && p.current.IsClosed() {
 		ended := p.current.ended
 		p.current = nil

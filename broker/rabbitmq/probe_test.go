@@ -25,7 +25,7 @@ func addUser(t *testing.T, s *rabbittest.Server, name, configure, write, read st
 }
 
 // lastRefusal waits until no probe is in progress, and returns the time of the last refusal.
-func (p *probe) lastRefusal() (at time.Time, ok bool) {
+func (p *prober) lastRefusal() (at time.Time, ok bool) {
 	for !p.busy.CompareAndSwap(false, true) {
 		time.Sleep(time.Millisecond)
 	}
@@ -59,7 +59,7 @@ func TestProbeRefused(t *testing.T) {
 				eventually(t, "a refusal", func() error {
 					o.check(b.Health())
 					var ok bool
-					if at, ok = b.probe.lastRefusal(); !ok {
+					if at, ok = b.prober.lastRefusal(); !ok {
 						return errors.New("no probe was refused")
 					}
 					return nil
@@ -74,7 +74,7 @@ func TestProbeRefused(t *testing.T) {
 			b.publishing.latest().cut()
 			eventually(t, "a probe on a new connection", func() error {
 				_ = b.Health()
-				if at, ok := b.probe.lastRefusal(); !ok || at == first {
+				if at, ok := b.prober.lastRefusal(); !ok || at == first {
 					return fmt.Errorf("refused %v, at %v", ok, at)
 				}
 				return nil
@@ -84,7 +84,7 @@ func TestProbeRefused(t *testing.T) {
 			}
 
 			o.check(s.Control("set_permissions", tt.name, all, all, all))
-			b.probe.pause = 0
+			b.prober.pause = 0
 			o.check(s.Control("set_vm_memory_high_watermark", "0.0001"))
 			defer func() { o.check(s.Control("set_vm_memory_high_watermark", "0.4")) }()
 			eventually(t, "noticing the alarm", func() error {
@@ -162,7 +162,7 @@ func TestPermissions(t *testing.T) {
 		o.check(b.Unbind(testContext(t), former))
 	}
 	for range 2 { // the first one's permission to publish is known to the second one
-		if _, refused := b.probe.lastRefusal(); refused {
+		if _, refused := b.prober.lastRefusal(); refused {
 			t.Error("the probe is refused")
 		}
 		o.check(b.Health())

@@ -173,7 +173,7 @@ type Broker struct {
 	publishers     map[*publisher]struct{}
 	declared       map[string]declaration    // by peer
 	prefetch       map[string]int            // by queue, if different from opts.Prefetch
-	unrenewed      map[string]bool           // queues with messages that could not be replaced, see checkCanReplace
+	unreplaced     map[string]bool           // queues with messages that could not be replaced, see checkCanReplace
 	kinds          map[string]kind           // by queue
 	loggedLimits   map[int]bool              // the delivery limits that were logged
 	risks          map[string]risk           // by queue
@@ -182,7 +182,7 @@ type Broker struct {
 	otherConsumers map[string]otherConsumers // by queue
 	silentLocks    map[string]bool           // by queue: RabbitMQ does not answer whether its lock is held
 
-	probe    probe
+	prober   prober
 	keepOnce sync.Once // starts keepDeclared
 	// The constants with these names, except in tests.
 	lengthInterval, recoveryTime time.Duration
@@ -219,7 +219,7 @@ func Open(url string, opts Options) (*Broker, error) {
 		publishers:     make(map[*publisher]struct{}),
 		declared:       make(map[string]declaration),
 		prefetch:       make(map[string]int),
-		unrenewed:      make(map[string]bool),
+		unreplaced:     make(map[string]bool),
 		kinds:          make(map[string]kind),
 		loggedLimits:   make(map[int]bool),
 		risks:          make(map[string]risk),
@@ -237,7 +237,7 @@ func Open(url string, opts Options) (*Broker, error) {
 	b.publishing = newConnection(b, "publishing")
 	b.consuming = newConnection(b, "consuming")
 	b.declaring = newConnection(b, "declaring")
-	b.probe.broker, b.probe.pause = b, probePause
+	b.prober.broker, b.prober.pause = b, probePause
 	return b, nil
 }
 

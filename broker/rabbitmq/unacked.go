@@ -13,14 +13,14 @@ import (
 // unacked records the deliveries to a consumer that are not acknowledged. Delivery tags count
 // the messages of the AMQP channel from 1.
 type unacked struct {
-	arrived   uint64                       // all tags up to this one were received
-	others    map[uint64]bool              // tags after arrived of messages that are not from the queue; see skipTag
-	held      []amqp.Delivery              // received and not acknowledged, in order, without those in excluded
-	delivered uint64                       // the last tag delivered to the user
-	confirmed uint64                       // the last tag confirmed by the user
-	excluded  map[uint64]*excludedDelivery // to become dead letters, or to be replaced by copies; by tag
-	single    []uint64                     // tags to be acknowledged individually
-	bytes     int                          // size of the messages in held and excluded
+	lastReceived uint64                       // all tags up to this one were received
+	others       map[uint64]bool              // tags after lastReceived of messages that are not from the queue; see skipTag
+	held         []amqp.Delivery              // received and not acknowledged, in order, without those in excluded
+	delivered    uint64                       // the last tag returned by deliver
+	confirmed    uint64                       // the last tag passed to confirm
+	excluded     map[uint64]*excludedDelivery // to become dead letters, or to be replaced by copies; by tag
+	single       []uint64                     // tags to be acknowledged individually
+	bytes        int                          // size of the messages in held and excluded
 }
 
 // excludedDelivery is a delivery that Exclude or DeadLetter was called for, or that is being
@@ -40,19 +40,19 @@ func (u *unacked) skipTag(tag uint64) { u.others[tag] = true }
 
 // follows reports whether a tag is the next one of the queue, after those passed to skipTag.
 func (u *unacked) follows(tag uint64) bool {
-	for u.others[u.arrived+1] {
-		delete(u.others, u.arrived+1)
-		u.arrived++
+	for u.others[u.lastReceived+1] {
+		delete(u.others, u.lastReceived+1)
+		u.lastReceived++
 	}
-	return tag == u.arrived+1
+	return tag == u.lastReceived+1
 }
 
 // add records a delivery.
 func (u *unacked) add(d amqp.Delivery) error {
 	if !u.follows(d.DeliveryTag) {
-		return fmt.Errorf("RabbitMQ delivers a message with tag %d, expected %d", d.DeliveryTag, u.arrived+1)
+		return fmt.Errorf("RabbitMQ delivers a message with tag %d, expected %d", d.DeliveryTag, u.lastReceived+1)
 	}
-	u.arrived++
+	u.lastReceived++
 	u.held = append(u.held, d)
 	u.bytes += bytesOf(d)
 	return nil
@@ -61,9 +61,9 @@ func (u *unacked) add(d amqp.Delivery) error {
 // discard records the tag of a delivery that is not kept, and will not be acknowledged.
 func (u *unacked) discard(d amqp.Delivery) error {
 	if !u.follows(d.DeliveryTag) {
-		return fmt.Errorf("RabbitMQ delivers a message with tag %d, expected %d", d.DeliveryTag, u.arrived+1)
+		return fmt.Errorf("RabbitMQ delivers a message with tag %d, expected %d", d.DeliveryTag, u.lastReceived+1)
 	}
-	u.arrived++
+	u.lastReceived++
 	return nil
 }
 
@@ -79,7 +79,7 @@ func (u *unacked) countThrough(tag uint64) int {
 	return n
 }
 
-// deliver returns the next messages for the user, up to n, and records them as delivered. It
+// deliver returns the next messages for [consumer.Next], up to n, and records them as delivered. It
 // returns nil if there is none.
 func (u *unacked) deliver(n int) []broker.Delivery {
 	next := u.held[u.countThrough(u.delivered):]
@@ -138,7 +138,7 @@ func (u *unacked) startMove(tag uint64) (amqp.Delivery, error) {
 }
 
 // startMoveOfLast excludes the last received delivery, which is to be replaced by a copy and
-// so not delivered to the user. It is not acknowledged before finishMove is called with done.
+// so not returned by deliver. It is not acknowledged before finishMove is called with done.
 func (u *unacked) startMoveOfLast(tag uint64) {
 	last := len(u.held) - 1
 	u.excluded[tag] = &excludedDelivery{u.held[last], true}

@@ -49,8 +49,8 @@ func TestLargeMessages(t *testing.T) {
 				inner := c.(*consumer)
 				inner.mu.Lock()
 				defer inner.mu.Unlock()
-				if inner.unacked.arrived < count {
-					return fmt.Errorf("%d of %d messages have arrived", inner.unacked.arrived, count)
+				if inner.unacked.lastReceived < count {
+					return fmt.Errorf("%d of %d messages have arrived", inner.unacked.lastReceived, count)
 				}
 				return nil
 			})
@@ -74,7 +74,7 @@ func TestLargeMessages(t *testing.T) {
 				}
 				inner := c.(*consumer)
 				inner.mu.Lock()
-				if held := inner.unacked.bytes; held > maxWindow+2*size {
+				if held := inner.unacked.bytes; held > maxWindowBytes+2*size {
 					t.Errorf("%d bytes are held", held)
 				}
 				inner.mu.Unlock()
@@ -99,10 +99,10 @@ func TestLargeMessages(t *testing.T) {
 // again only after enough small messages, and all messages are accepted meanwhile.
 func TestPrefetchFollowsSize(t *testing.T) {
 	const most = 100
-	large, small := amqp.Delivery{Body: make([]byte, maxWindow/20)}, amqp.Delivery{Body: make([]byte, 100)}
+	large, small := amqp.Delivery{Body: make([]byte, maxWindowBytes/20)}, amqp.Delivery{Body: make([]byte, 100)}
 	w, l := window{prefetch: most}, newUnacked()
 	take := func(d amqp.Delivery) bool {
-		d.DeliveryTag = l.arrived + 1
+		d.DeliveryTag = l.lastReceived + 1
 		if !w.accept(d, &l, most) {
 			return false
 		}
@@ -134,11 +134,11 @@ func TestPrefetchFollowsSize(t *testing.T) {
 	w, l = window{prefetch: minPrefetch}, newUnacked()
 	for range 4*minPrefetch - 1 {
 		if !take(small) || w.nextPrefetch != 0 {
-			t.Fatalf("the next prefetch count is %d, after %d messages", w.nextPrefetch, w.arrived)
+			t.Fatalf("the next prefetch count is %d, after %d messages", w.nextPrefetch, w.accepted)
 		}
 	}
 	if !take(small) || w.nextPrefetch != most || w.discards() {
-		t.Errorf("the next prefetch count is %d, after %d messages", w.nextPrefetch, w.arrived)
+		t.Errorf("the next prefetch count is %d, after %d messages", w.nextPrefetch, w.accepted)
 	}
 	if !take(small) {
 		t.Error("a message is not accepted before the prefetch count is raised")
@@ -147,7 +147,7 @@ func TestPrefetchFollowsSize(t *testing.T) {
 	// One message is accepted whatever its size, and no prefetch count is below the
 	// minimum.
 	w, l = window{prefetch: most}, newUnacked()
-	if !take(amqp.Delivery{Body: make([]byte, maxWindow+1)}) || take(small) || w.nextPrefetch != minPrefetch {
+	if !take(amqp.Delivery{Body: make([]byte, maxWindowBytes+1)}) || take(small) || w.nextPrefetch != minPrefetch {
 		t.Errorf("%d messages are held, the next prefetch count is %d", len(l.held), w.nextPrefetch)
 	}
 }

@@ -89,14 +89,14 @@ func TestDropAfterRepeatedList(t *testing.T) {
 	b := openTest(t, s.URL(), Options{})
 	queue := limited(t, o, 10, true)
 	var ids []string
-	for range renewAt + 1 {
+	for range replaceAt + 1 {
 		ids = nil
 		for m, err := range b.List(testContext(t), queue) {
 			o.check(err)
 			ids = append(ids, m.ID)
 		}
 	}
-	for range 2 * renewAt { // Drop without a match lists, too
+	for range 2 * replaceAt { // Drop without a match lists, too
 		if n, _ := b.Drop(testContext(t), queue, []string{"nothing"}); n != 0 {
 			t.Fatalf("%d messages were dropped, want none", n)
 		}
