@@ -21,7 +21,7 @@ type peerQueue struct {
 	// increases, except in reset.
 	confirmed uint64
 	// pending is the last confirmation submitted to the writer. A later one is merged into
-	// it while the writer is still collecting the list that contains it. It is nil if the next
+	// it while the writer is still collecting the batch that contains it. It is nil if the next
 	// confirmation must not be merged.
 	pending *confirmOp
 	// excluded are the messages that the consumer has excluded from confirmations, to move
@@ -173,7 +173,7 @@ func (c *consumer) advance(tag uint64) bool {
 // except.
 type confirmOp struct {
 	queue       string
-	batchNumber int      // of the writer's list that contains this operation
+	batchNumber int      // of the writer's batch that contains this operation
 	except      []uint64 // sorted
 	through     uint64
 }
@@ -195,7 +195,7 @@ func (c *consumer) Confirm(tag uint64) error {
 		return nil
 	}
 	// Confirm merges this confirmation into the pending one, if there is one: the highest
-	// tag includes the lower ones. So the writer's list has few confirmations of a queue, and
+	// tag includes the lower ones. So the writer's batch has few confirmations of a queue, and
 	// these need not count against the writer's budgets.
 	w := c.store.writer
 	w.mu.Lock()
@@ -235,7 +235,7 @@ func (op *confirmOp) split(t *tx, size uint64) (parts []op, err error) {
 	return parts, nil
 }
 
-func (op *confirmOp) cost() (kind, quantity) { return storesNothing, quantity{} }
+func (op *confirmOp) cost() (kind, quantity) { return maintenance, quantity{} }
 
 // DeadLetter moves one delivery to the dead letters. It returns an error for a message that
 // was not delivered, was confirmed already, or does not exist any more. If ctx ends before

@@ -105,7 +105,7 @@ func (o *failOnce) apply(*tx) error {
 
 func (o *failOnce) finish(error) {}
 
-func (o *failOnce) cost() (kind, quantity) { return storesNothing, quantity{} }
+func (o *failOnce) cost() (kind, quantity) { return maintenance, quantity{} }
 
 // A retry in a transaction that fails and is retried happens once, and is counted once, in
 // order with other messages. A watcher gets all of them.
@@ -142,7 +142,7 @@ func TestRetryInTransaction(t *testing.T) {
 	waiting := func() int {
 		s.writer.mu.Lock()
 		defer s.writer.mu.Unlock()
-		return len(s.writer.next)
+		return len(s.writer.batch)
 	}
 	for ctx := testContext(t); waiting() < 2; time.Sleep(time.Millisecond) { // the message and the retry
 		if ctx.Err() != nil {

@@ -98,16 +98,17 @@ func isWriteError(err error) bool {
 	return false
 }
 
-// canRemove reports whether, after err has failed an operation that stores messages,
-// operations of kind storesNothing may still succeed.
-func canRemove(err error) bool {
+// allowsMaintenance reports whether, after an operation that stores messages has failed with
+// err, operations of the kind maintenance may still succeed.
+func allowsMaintenance(err error) bool {
 	return isFull(err) || isWriteError(err) || isDiskFault(err) || errors.Is(err, errNoReserve)
 }
 
-// withReason adds the operating system's reason to a write error of SQLite without one, if a
-// trial finds it; otherwise, unless the disk is full, it sets w.ioFailed. It returns other
-// errors, and nil, unchanged. The transaction was to store messages of this size in bytes.
-func (w *writer) withReason(err error, bytes int64) error {
+// findReason looks for the operating system's reason of a write error of SQLite that has none,
+// by a trial (see writeTrial), and returns err with the reason. If it finds none, it returns
+// [ErrFull] if the disk is almost full, and sets w.ioFailed otherwise. It returns other errors,
+// and nil, unchanged. bytes is the size of the messages that the failed transaction was to store.
+func (w *writer) findReason(err error, bytes int64) error {
 	if !isWriteError(err) || isFull(err) {
 		return err
 	}

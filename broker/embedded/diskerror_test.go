@@ -57,14 +57,14 @@ func (d *faultyDisk) apply(*tx) error {
 	return nil
 }
 
-func (d *faultyDisk) cost() (kind, quantity) { return storesNothing, quantity{} }
+func (d *faultyDisk) cost() (kind, quantity) { return maintenance, quantity{} }
 
 // finish submits the operation again, as the first one of the next transaction.
 func (d *faultyDisk) finish(error) {
 	w := d.store.writer
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.next = slices.Insert(w.next, 0, op(d))
+	w.batch = slices.Insert(w.batch, 0, op(d))
 }
 
 // If a disk fails for a short time, for any reason, messages are delayed not much longer
@@ -135,7 +135,7 @@ func TestWriteErrorOnFullDisk(t *testing.T) {
 			tryWriting: func(string, int) error { return nil },
 			freeBytes:  func(string) (int64, error) { return tt.free, tt.err },
 		})
-		err := s.writer.withReason(ioFailure{}, 0)
+		err := s.writer.findReason(ioFailure{}, 0)
 		if errors.Is(err, ErrFull) != tt.full || !errors.Is(err, ioFailure{}) {
 			t.Errorf("%d bytes are free (%v): got %v, want a full disk: %v", tt.free, tt.err, err, tt.full)
 		}
@@ -228,7 +228,7 @@ func TestTroubleLasts(t *testing.T) {
 				t.Errorf("got %v, want %v", err, test.want)
 			}
 			for end := time.Now().Add(4 * pollInterval); time.Now().Before(end); time.Sleep(time.Millisecond) {
-				if canRemove(test.err) {
+				if allowsMaintenance(test.err) {
 					if err := s.commit(testContext(t), func(*tx) error { return nil }); err != nil {
 						t.Fatalf("nothing can be removed: %v", err)
 					}

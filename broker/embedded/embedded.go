@@ -356,7 +356,7 @@ func (s *Store) waitFor(ctx context.Context, signal, closed <-chan struct{}) err
 	}
 }
 
-// submitCall submits an operation of kind storesNothing to the writer. The channel receives
+// submitCall submits an operation of the kind maintenance to the writer. The channel receives
 // the result.
 func (s *Store) submitCall(do func(*tx) error) (<-chan error, error) {
 	return s.startOp(callOp{do: do})
@@ -369,7 +369,7 @@ func (s *Store) startOp(o callOp) (<-chan error, error) {
 	return settled, err
 }
 
-// commit submits an operation of kind storesNothing to the writer and waits for its result.
+// commit submits an operation of the kind maintenance to the writer and waits for its result.
 // If ctx ends before the result is known, the operation may or may not take place.
 func (s *Store) commit(ctx context.Context, do func(*tx) error) error {
 	return s.commitOp(ctx, callOp{do: do})
@@ -397,8 +397,8 @@ func await(ctx context.Context, settled <-chan error) error {
 // another process that opens the file next.
 const flushTime = 2 * time.Second
 
-// flush waits, up to flushTime and while the store is open, until all operations of kind
-// storesNothing submitted so far are durable.
+// flush waits, up to flushTime and while the store is open, until all operations of the
+// kind maintenance submitted so far are durable.
 func (s *Store) flush() {
 	ctx, cancel := context.WithTimeout(s.life, flushTime)
 	defer cancel()

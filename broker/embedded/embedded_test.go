@@ -234,7 +234,7 @@ func waitTaken(tb testing.TB, s *Store) {
 	tb.Helper()
 	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
 		s.writer.mu.Lock()
-		n := len(s.writer.next)
+		n := len(s.writer.batch)
 		s.writer.mu.Unlock()
 		if n == 0 {
 			return

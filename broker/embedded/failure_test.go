@@ -128,14 +128,14 @@ func (l *pageLimit) apply(t *tx) error {
 	return err
 }
 
-func (l *pageLimit) cost() (kind, quantity) { return storesNothing, quantity{} }
+func (l *pageLimit) cost() (kind, quantity) { return maintenance, quantity{} }
 
 // finish submits the operation again, as the first one of the next transaction.
 func (l *pageLimit) finish(error) {
 	w := l.store.writer
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.next = slices.Insert(w.next, 0, op(l))
+	w.batch = slices.Insert(w.batch, 0, op(l))
 	w.wake.Notify()
 }
 

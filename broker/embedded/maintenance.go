@@ -2,15 +2,14 @@ package embedded
 
 import "slices"
 
-// writeMaintenance writes only the maintenance operations among ops: those that store no
-// message (see storesNothing). If that fails because of missing space, or with a write error
-// without a known reason, it removes the reserve and tries again, in small transactions. It returns
-// the operations that are not written, and whether maintenance operations are among them
-// (failed).
+// writeMaintenance writes only the operations of the kind maintenance among ops. If that fails
+// because of missing space, or with a write error without a known reason, it removes the reserve
+// and tries again, in small transactions. It returns the operations that are not written, and
+// whether operations of the kind maintenance are among them (failed).
 func (w *writer) writeMaintenance(ops []op) (left []op, failed bool) {
 	var maintenanceOps []op
 	for _, o := range ops {
-		if k, _ := o.cost(); k == storesNothing {
+		if k, _ := o.cost(); k == maintenance {
 			maintenanceOps = append(maintenanceOps, o)
 		} else {
 			left = append(left, o)
@@ -19,7 +18,7 @@ func (w *writer) writeMaintenance(ops []op) (left []op, failed bool) {
 	if len(maintenanceOps) == 0 {
 		return left, false
 	}
-	err := w.withReason(w.write(maintenanceOps), 0)
+	err := w.findReason(w.write(maintenanceOps), 0)
 	if err == nil {
 		if w.reserve.missing {
 			w.restartWAL() // so that the next transaction reuses the space of this one

@@ -1,11 +1,13 @@
 package embedded
 
-// writeThatFit stores as many messages of peers as there is space for, in order, and returns the
-// operations for the others. ops are operations that could not be written together because of
-// missing space. Otherwise all postponed messages would be tried in one transaction, which grows
-// as more are accepted, and none would be stored although applications have consumed stored
-// messages and so freed space.
-func (w *writer) writeThatFit(ops []op) (left []op, wrote bool) {
+// writeWhatFits stores as many messages of peers as there is space for, in order. ops are
+// operations that could not be written together because of missing space. It returns the
+// operations that are left, and whether any message was stored.
+//
+// Without it, all postponed messages would be tried in one transaction, which grows as more are
+// accepted, and none would be stored although applications have consumed stored messages and so
+// freed space.
+func (w *writer) writeWhatFits(ops []op) (left []op, wrote bool) {
 	for len(ops) > 0 && !w.reserve.missing {
 		_ = w.db.truncateLog() // its space is needed
 		part, rest := splitRows(ops, w.roomForPeers())

@@ -33,7 +33,7 @@ type publisher struct {
 // publishOp stores messages of one publisher.
 type publishOp struct {
 	publisher   *publisher
-	batchNumber int // of the writer's list that contains this operation
+	batchNumber int // of the writer's batch that contains this operation
 	rows        []row
 	part        quantity // of the writer's budget, held for the rows
 }

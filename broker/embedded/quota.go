@@ -10,19 +10,19 @@ import (
 	"peerlink/internal/wait"
 )
 
-// quotas limit the size of the messages received from each peer in the file. Their bytes are
-// counted in table usage, by the transactions that store and remove the messages, so that
-// the count is correct after a crash too.
+// quotas limits, for each peer, the total size of the messages received from it that are in the
+// file. The size is kept in the table usage by the transactions that store and remove messages,
+// so it is correct after a crash too.
 type quotas struct {
 	limit int64 // of each peer, in bytes; 0: none
 	log   *slog.Logger
 
-	eased wait.Broadcast // notified when a peer has been removed from blockedPeers
+	unblocked wait.Broadcast // notified when a peer is removed from blockedPeers
 
 	mu           sync.Mutex
 	usage        map[string]int64 // by sending peer: bytes, as last committed
 	unstored     unstored
-	blockedPeers map[string]bool // peers that have reached the limit, and are not yet down to 7/8 of it again
+	blockedPeers map[string]bool // peers that have reached the limit, until their usage is 7/8 of it or less
 }
 
 func newQuotas(limit int64, usage map[string]int64, log *slog.Logger) *quotas {
@@ -35,8 +35,8 @@ func newQuotas(limit int64, usage map[string]int64, log *slog.Logger) *quotas {
 // limited reports whether there is a limit.
 func (q *quotas) limited() bool { return q.limit > 0 }
 
-// update sets the sizes, in bytes, of the messages of some peers, and decides which of them are
-// blocked.
+// update sets the sizes, in bytes, of the messages of the peers in usage, and determines which of
+// these peers are blocked. Other peers keep their values.
 func (q *quotas) update(usage map[string]int64) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -50,18 +50,18 @@ func (q *quotas) update(usage map[string]int64) {
 				"peer", peer, "bytes", bytes, "quota", q.limit)
 		case blocked && bytes <= q.limit-q.limit/8:
 			delete(q.blockedPeers, peer)
-			q.eased.Notify()
+			q.unblocked.Notify()
 			q.log.Info("messages of the peer are accepted again", "peer", peer, "bytes", bytes)
 		}
 	}
 }
 
-// isBlocked reports whether a peer must wait, and returns a channel that is closed when this
-// may have changed.
-func (q *quotas) isBlocked(peer string) (eased <-chan struct{}, blocked bool) {
+// isBlocked reports whether a peer must wait, and returns a channel that is closed when any
+// peer is unblocked.
+func (q *quotas) isBlocked(peer string) (unblocked <-chan struct{}, blocked bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	return q.eased.Next(), q.blockedPeers[peer]
+	return q.unblocked.Next(), q.blockedPeers[peer]
 }
 
 // usageOf returns the size of a peer's messages in bytes.
@@ -95,17 +95,19 @@ func (s *Store) unconsumedFromPeers() int64 {
 	return s.quotas.total() + s.writer.peerBudget.used.Load()
 }
 
-// AwaitQuota waits while the messages of the peer that no application has consumed yet fill its
-// quota ([Options].PeerQuota) or, after that, more than 7/8 of it, and while the disk has no
-// space for messages of peers ([Options].MinFree). Messages that are not durable yet do not
-// count here: while they would fill the quota, publishing waits until they are durable.
+// AwaitQuota returns when messages may be accepted from the peer, or with an error when ctx is done
+// or the store is closed. When the messages of the peer that no application has consumed yet have
+// filled its quota ([Options].PeerQuota), AwaitQuota waits until they fill 7/8 of it or less. Then
+// it waits until the disk has space for messages of peers ([Options].MinFree). Messages that are
+// not durable yet do not count here: while they would fill the quota, publishing waits until they
+// are durable.
 func (s *Store) AwaitQuota(ctx context.Context, peer string) error {
 	for {
-		eased, blocked := s.quotas.isBlocked(peer)
+		unblocked, blocked := s.quotas.isBlocked(peer)
 		if !blocked {
 			break
 		}
-		if err := s.waitFor(ctx, eased, nil); err != nil {
+		if err := s.waitFor(ctx, unblocked, nil); err != nil {
 			return err
 		}
 	}

@@ -17,7 +17,7 @@ func (w *writer) pollForeignCommits() {
 // trouble if no postponed operation does so.
 func (w *writer) poll() {
 	w.pollForeignCommits()
-	if err := w.db.checkInPlace(); err != nil {
+	if err := w.db.checkNotGone(); err != nil {
 		w.recordFailure(err)
 		return
 	}
@@ -39,7 +39,7 @@ func (w *writer) tryRecovery() {
 	if err := w.checkCanStore(); err != nil {
 		w.recordFailure(err)
 		w.setRetry()
-		w.stopped = w.stopped && !canRemove(err) // for maintenance there may be enough space
+		w.onlyCollecting = w.onlyCollecting && !allowsMaintenance(err) // for maintenance there may be enough space
 		return
 	}
 	w.recordRecovery()
@@ -58,7 +58,7 @@ func (w *writer) checkCanStore() error {
 	if err := w.writeTrial(errTrial, n.bytes); err != nil {
 		return err
 	}
-	return w.withReason(w.write(nil), 0)
+	return w.findReason(w.write(nil), 0)
 }
 
 // setRetry schedules the next attempt, after a pause that doubles each time.
@@ -122,7 +122,7 @@ func (w *writer) recordFailure(err error) {
 
 // recordRecovery ends the trouble.
 func (w *writer) recordRecovery() {
-	w.pause, w.retry, w.retryTimer, w.stopped, w.unwritten = 0, time.Time{}, nil, false, need{}
+	w.pause, w.retry, w.retryTimer, w.onlyCollecting, w.unwritten = 0, time.Time{}, nil, false, need{}
 	w.setRefusing(nil)
 	if t := w.trouble.Swap(nil); t != nil {
 		w.log.Info("the message store can be written again", "after", time.Since(t.Since).Round(time.Millisecond))

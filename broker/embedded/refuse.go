@@ -54,7 +54,7 @@ func (w *writer) failPostponed() {
 // store, or if no message is stored because the reserve is missing.
 func (w *writer) checkRoom(ops []op) error {
 	n := needOf(ops)
-	if n.kind == storesNothing {
+	if n.kind == maintenance {
 		return nil
 	}
 	return w.checkRoomFor(n)
@@ -86,7 +86,7 @@ func (n *need) raiseTo(other need) {
 // needOf returns what a transaction with these operations needs.
 func needOf(ops []op) need {
 	ours, peers := storedQuantities(ops)
-	n := need{storesNothing, ours.bytes + peers.bytes}
+	n := need{maintenance, ours.bytes + peers.bytes}
 	switch {
 	case ours.messages > 0:
 		n.kind = fromApplication

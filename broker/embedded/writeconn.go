@@ -130,9 +130,9 @@ func (w *writeConn) openForService(path string, opts Options) error {
 	return nil
 }
 
-// checkInPlace returns [errGone] if the file or its write-ahead log was removed, moved or
+// checkNotGone returns [errGone] if the file or its write-ahead log was removed, moved or
 // replaced: the next process that opens the store would not find what is written.
-func (w *writeConn) checkInPlace() error {
+func (w *writeConn) checkNotGone() error {
 	for _, p := range w.files {
 		if err := p.check(); err != nil {
 			return err

@@ -14,7 +14,7 @@ import (
 )
 
 const (
-	// pollInterval is how often an idle writer checks whether another process has written.
+	// pollInterval is the interval between calls of poll.
 	pollInterval = 250 * time.Millisecond
 	// A failed transaction is retried after firstPause, then after twice as long each
 	// time, up to maxPause.
@@ -40,10 +40,10 @@ type op interface {
 type kind int
 
 const (
-	// storesNothing confirms, acknowledges, moves to or from the dead letters, deletes dead
-	// letters, or binds. While space is missing, it is written without the operations of
-	// the other kinds.
-	storesNothing kind = iota
+	// maintenance stores no new message: it confirms, acknowledges, moves to or from the dead
+	// letters, deletes dead letters, or binds. While space is missing, it is written without
+	// the operations of the other kinds.
+	maintenance kind = iota
 	// fromPeer stores messages of peers. It waits until they can be stored.
 	fromPeer
 	// fromApplication stores messages of applications. It is refused with [ErrFull] or
@@ -69,13 +69,13 @@ type writer struct {
 	reserve           reserve
 	diskCheckInterval time.Duration        // interval between checks of the disk
 	tryWriting        func(size int) error // writes and removes a file beside the store
-	shrinks           bool                 // release free space in the file to the disk
+	shrinks           bool                 // whether free space in the file is released to the disk
 
 	wake wait.Signal
 
 	mu          sync.Mutex
-	next        []op // the list being collected
-	batchNumber int  // number of the list being collected
+	batch       []op // the operations being collected for the next transaction
+	batchNumber int  // the number of this batch
 	closed      bool
 	refusing    error // why messages of applications are refused immediately; nil: they are not
 
@@ -84,15 +84,15 @@ type writer struct {
 	pulse pulse.Pulse // of the goroutine
 
 	// The remaining fields are used by the goroutine only.
-	postponed   []op             // operations that could not be written yet, in order
-	stopped     bool             // even maintenance operations fail: new operations are only collected
-	pause       time.Duration    // before the next attempt
-	retry       time.Time        // time of the next attempt
-	retryTimer  <-chan time.Time // receives at that time
-	unwritten   need             // the most that could not be written at once since the trouble began
-	active      bool             // there were operations since the last check of the disk
-	diskChecked time.Time        // time of the last check
-	shrinkStep  int64            // how many bytes the next step of shrinking the file releases
+	postponed      []op             // operations that could not be written yet, in order
+	onlyCollecting bool             // maintenance operations fail too: until the next attempt, new operations are only collected
+	pause          time.Duration    // before the next attempt
+	retry          time.Time        // time of the next attempt
+	retryTimer     <-chan time.Time // receives at that time
+	unwritten      need             // the most that could not be written at once since the trouble began
+	active         bool             // there were operations since the last check of the disk
+	diskChecked    time.Time        // time of the last check
+	shrinkStep     int64            // how many bytes the next step of shrinking the file releases
 
 	done chan struct{} // closed when the goroutine has ended
 	err  error         // why the last operations could not be written; valid after done
@@ -106,7 +106,7 @@ func (w *writer) budgetOf(k kind) *budget {
 	return w.peerBudget
 }
 
-// submit adds an operation to the list being collected. The operation's part of the budget
+// submit adds an operation to the batch being collected. The operation's part of the budget
 // is released by the writer when the operation ends, or by submit if submit fails.
 func (w *writer) submit(o op) error {
 	w.mu.Lock()
@@ -124,14 +124,14 @@ func (w *writer) submitLocked(o op) error {
 		w.release(o)
 		return refusal(w.refusing)
 	}
-	w.next = append(w.next, o)
+	w.batch = append(w.batch, o)
 	w.wake.Notify()
 	return nil
 }
 
 // release releases an operation's part of the budget, and of the peer's quota.
 func (w *writer) release(o op) {
-	if k, part := o.cost(); k != storesNothing {
+	if k, part := o.cost(); k != maintenance {
 		w.budgetOf(k).release(part)
 	}
 	if p, ok := o.(*publishOp); ok {
@@ -139,25 +139,26 @@ func (w *writer) release(o op) {
 	}
 }
 
-// isCollecting reports whether operations can still be added to the list with this number.
+// isCollecting reports whether the batch with this number is still being collected: operations
+// in it can be extended.
 // The caller holds w.mu.
 func (w *writer) isCollecting(number int) bool { return number == w.batchNumber && !w.closed }
 
-// take returns the collected list, and begins the next one, which reuses the memory of
-// used. If closing is true, no more operations are accepted.
+// take returns the batch that was collected, and begins the next one, which reuses the memory
+// of used. If closing is true, no more operations are accepted.
 func (w *writer) take(used []op, closing bool) []op {
 	clear(used)
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	ops := w.next
-	w.next = used[:0]
+	ops := w.batch
+	w.batch = used[:0]
 	w.batchNumber++
 	w.closed = w.closed || closing
 	return ops
 }
 
-// run writes operations until life ends, and then the remaining ones.
-func (w *writer) run(life context.Context) {
+// run writes operations until ctx is done, and then the remaining ones.
+func (w *writer) run(ctx context.Context) {
 	defer close(w.done)
 	poll := time.NewTicker(pollInterval)
 	defer poll.Stop()
@@ -166,18 +167,18 @@ func (w *writer) run(life context.Context) {
 	for {
 		w.pulse.Beat()
 		wake := w.wake
-		if w.stopped {
+		if w.onlyCollecting {
 			wake = nil // new operations are only collected
 		}
 		select {
-		case <-life.Done():
+		case <-ctx.Done():
 		case <-wake:
 		case <-w.retryTimer:
 		case <-poll.C:
 			w.poll()
 			continue
 		}
-		closing := life.Err() != nil
+		closing := ctx.Err() != nil
 		ops = w.take(ops, closing)
 		w.work(ops, closing)
 		if closing {
@@ -195,12 +196,16 @@ func (w *writer) wait() error {
 }
 
 // work writes the postponed and the new operations in one transaction. If that fails, they
-// are postponed, and retried after a pause. Unless the reason is a lock of another process,
-// messages of applications are refused; if it is missing space or an error of the disk,
-// maintenance operations (of kind storesNothing) are tried without the others, and if it is missing
-// space, as many messages of peers are written as there is space for. New messages of
-// peers are tried before the pause is over if no operation is postponed: what has failed may
-// have been a message of an application, for which more space must be free.
+// are postponed, and retried after a pause:
+//
+//   - Unless the reason is a lock of another process, messages of applications are refused.
+//   - If it is missing space or an error of the disk, operations of the kind maintenance are
+//     tried without the others.
+//   - If it is missing space, as many messages of peers are written as there is space for.
+//
+// If no operation is postponed, new messages of peers are tried before the pause is over: the
+// operation that failed may have been a message of an application, for which more space must be
+// free.
 func (w *writer) work(ops []op, closing bool) {
 	if len(w.postponed) > 0 {
 		ops = append(w.postponed, ops...)
@@ -212,7 +217,7 @@ func (w *writer) work(ops []op, closing bool) {
 	err := w.lastError()
 	due := err == nil || closing || !time.Now().Before(w.retry)
 	peersOnly := false // messages of peers are tried although the pause is not over
-	if !due && len(w.postponed) == 0 && canRemove(err) {
+	if !due && len(w.postponed) == 0 && allowsMaintenance(err) {
 		ops = w.refuse(ops, err)
 		peersOnly = needOf(ops).kind == fromPeer
 	}
@@ -220,7 +225,7 @@ func (w *writer) work(ops []op, closing bool) {
 	if tried {
 		ops = w.refuseIfNoRoom(ops)
 		if err = w.checkRoom(ops); err == nil {
-			err = w.withReason(w.write(ops), needOf(ops).bytes)
+			err = w.findReason(w.write(ops), needOf(ops).bytes)
 		}
 		if w.disk.needsCheck() {
 			if freeInFile, err := w.db.freeInFile(); err == nil {
@@ -228,18 +233,18 @@ func (w *writer) work(ops []op, closing bool) {
 			}
 		}
 		if err == nil {
-			w.postponed, w.retryTimer, w.stopped = nil, nil, false
+			w.postponed, w.retryTimer, w.onlyCollecting = nil, nil, false
 			if due {
 				w.tryRecovery()
 			}
 			return
 		}
 	}
-	w.stopped = !canRemove(err)
+	w.onlyCollecting = !allowsMaintenance(err)
 	if tried {
 		unwritten := needOf(ops)
-		if !w.stopped && unwritten.kind == storesNothing {
-			ops, w.stopped = w.writeMaintenance(ops)
+		if !w.onlyCollecting && unwritten.kind == maintenance {
+			ops, w.onlyCollecting = w.writeMaintenance(ops)
 		}
 		if len(ops) > 0 {
 			w.unwritten.raiseTo(unwritten)
@@ -247,18 +252,18 @@ func (w *writer) work(ops []op, closing bool) {
 			w.setRetry()
 		}
 	}
-	if !w.stopped {
+	if !w.onlyCollecting {
 		ops = w.refuse(ops, err)
-		ops, w.stopped = w.writeMaintenance(ops)
+		ops, w.onlyCollecting = w.writeMaintenance(ops)
 	}
-	if tried && !w.stopped && isFull(err) {
+	if tried && !w.onlyCollecting && isFull(err) {
 		var wrote bool
-		if ops, wrote = w.writeThatFit(ops); wrote {
+		if ops, wrote = w.writeWhatFits(ops); wrote {
 			w.pause = 0
 			w.setRetry()
 		}
 	}
-	if w.stopped && isUnwritable(err) {
+	if w.onlyCollecting && isUnwritable(err) {
 		ops = w.refuse(ops, err)
 		w.setRefusing(err)
 	}
@@ -333,7 +338,7 @@ func (w *writer) attempt(ops []op) (t *tx, err error) {
 	if err := w.db.writeToken(); err != nil {
 		return nil, err
 	}
-	if err := w.db.checkInPlace(); err != nil {
+	if err := w.db.checkNotGone(); err != nil {
 		return nil, err
 	}
 	if _, err := w.db.commit.exec(); err != nil {

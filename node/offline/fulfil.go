@@ -3,7 +3,6 @@ package offline
 import (
 	"context"
 	"crypto"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -18,8 +17,8 @@ import (
 	"peerlink/node/signrecord"
 )
 
-// Fulfil signs all items of the request with the root key. An operator should have accepted
-// [Request.Summary] before. now is the time of this machine, which determines the dates of the
+// Fulfil signs all items of the request with the root key. Before it is called, an operator
+// should have accepted [Request.Summary]. now is the time of this machine, which determines the dates of the
 // certificates.
 //
 // Fulfil fails with [node.ErrWrongKey] if the request is for another root key. If a request is
@@ -80,11 +79,14 @@ func Fulfil(r *Request, key crypto.Signer, now time.Time) (*Answer, error) {
 // machine's records are damaged or were manipulated. A certificate that is requested again
 // exactly as it was signed is no error.
 func (r *Request) CheckKnown(ctx context.Context, d *node.Dir) error {
-	if r.Node != d.Identity() || !r.root.Equal(d.Root()) {
-		return fmt.Errorf("the request is for %s, and %s is the directory of %s, or has another root certificate", r.Node, d.Path(), d.Identity())
+	switch {
+	case r.Node != d.Identity():
+		return fmt.Errorf("the request is for %s, but %s is the directory of %s", r.Node, d.Path(), d.Identity())
+	case !r.root.Equal(d.Root()):
+		return fmt.Errorf("the request is for %s with another root certificate than that in %s", r.Node, d.Path())
 	}
 	var errs []error
-	check := func(serial string) {
+	checkSerial := func(serial string) {
 		if _, err := os.Lstat(filepath.Join(d.Path(), "certs", serial+".pem")); err == nil {
 			errs = append(errs, fmt.Errorf("the serial number %s was used before: certs has a certificate with it", serial))
 		} else if !errors.Is(err, fs.ErrNotExist) {
@@ -92,7 +94,7 @@ func (r *Request) CheckKnown(ctx context.Context, d *node.Dir) error {
 		}
 	}
 	for _, s := range r.servers {
-		check(serialHex(s.serial))
+		checkSerial(serialHex(s.serial))
 	}
 	var held *node.HeldSubnets
 	if r.Node.Type == nodetype.AccountingAuthority && len(r.peers) > 0 {
@@ -102,11 +104,11 @@ func (r *Request) CheckKnown(ctx context.Context, d *node.Dir) error {
 		}
 	}
 	for _, p := range r.peers {
-		check(serialHex(p.serial))
-		errs = append(errs, checkPinned(d, p))
+		checkSerial(serialHex(p.serial))
+		errs = append(errs, checkPeerRoot(d, p))
 		if held != nil {
 			if err := held.Check(p.bundle.Identity, p.subnet); err != nil {
-				errs = append(errs, fmt.Errorf("%w; if that is a certificate, copy it into the folder certs of the online machine's directory, forget the request there (\"peerlink request forget\"), and make a new one, which has another subnet", err))
+				errs = append(errs, fmt.Errorf("%w; if the file in parentheses is a certificate, copy it into the folder certs of the online machine's directory, forget the request there (\"peerlink request forget\"), and make a new one, which has another subnet", err))
 			}
 		}
 	}
@@ -119,22 +121,18 @@ func (r *Request) CheckKnown(ctx context.Context, d *node.Dir) error {
 	return errors.Join(errs...)
 }
 
-// checkPinned checks that a new peer is unknown, or is known with the same root certificate.
-// The peer may be known because the copy may be newer than the request.
-func checkPinned(d *node.Dir, p peerCert) error {
+// checkPeerRoot checks that the peer of a requested certificate is not in d, or is there with the
+// same root certificate. The peer may be in d already if d was copied after the request was made.
+func checkPeerRoot(d *node.Dir, p peerCert) error {
 	known, err := d.Peer(p.bundle.Identity.ID)
-	var root *x509.Certificate
 	switch {
 	case errors.Is(err, node.ErrUnknownPeer):
 		return nil
 	case err != nil:
 		return err
-	default:
-		root = known.Root
-	}
-	if !root.Equal(p.bundle.Root) {
+	case !known.Root.Equal(p.bundle.Root):
 		return fmt.Errorf("%s is known here with another root certificate (%s): signing a second one in the same name would be a break-in",
-			p.bundle.Identity, pki.Fingerprint(root.PublicKey))
+			p.bundle.Identity, pki.Fingerprint(known.Root.PublicKey))
 	}
 	return nil
 }
