@@ -129,8 +129,8 @@ func (s *Service) Run(ctx context.Context, listener net.Listener) error {
 	s.listen.Store(&addr)
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
-	graceCtx, cut := s.graceContext(ctx, context.WithoutCancel(ctx))
-	defer cut()
+	graceCtx, cancel := s.graceContext(ctx, context.WithoutCancel(ctx))
+	defer cancel()
 	if err := s.reconciler.reconcile(ctx, graceCtx); err != nil {
 		listener.Close()
 		return err
@@ -171,19 +171,19 @@ func (s *Service) Run(ctx context.Context, listener net.Listener) error {
 // order after ctx is done. graceCtx is canceled one second later than
 // [Config.DrainTimeout] after ctx, or when parent is canceled, and aborts what is still
 // in progress then. Every goroutine has its own way to end within DrainTimeout; the
-// additional second is for those that a peer or the broker blocks. The caller calls cut
+// additional second is for those that a peer or the broker blocks. The caller calls cancel
 // when the connections have ended.
 //
 // Throughout the package, a function with the parameters ctx and graceCtx ends in good
 // order when ctx is done, and aborts its work when graceCtx is done.
-func (s *shared) graceContext(ctx, parent context.Context) (graceCtx context.Context, cut func()) {
-	graceCtx, cancel := context.WithCancel(parent)
+func (s *shared) graceContext(ctx, parent context.Context) (graceCtx context.Context, cancel func()) {
+	graceCtx, cancelGrace := context.WithCancel(parent)
 	stopWatching := context.AfterFunc(ctx, func() {
-		late := time.AfterFunc(s.cfg.DrainTimeout+time.Second, cancel)
+		late := time.AfterFunc(s.cfg.DrainTimeout+time.Second, cancelGrace)
 		context.AfterFunc(graceCtx, func() { late.Stop() })
 	})
 	return graceCtx, func() {
 		stopWatching()
-		cancel()
+		cancelGrace()
 	}
 }

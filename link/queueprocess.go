@@ -207,8 +207,8 @@ func (q *QueueDrainer) Run(ctx context.Context) error {
 // up to about [Config.DrainTimeout]. It returns the error of f, or nil if ctx is done.
 func (s *shared) runOne(ctx context.Context, f func(ctx, graceCtx context.Context) error) error {
 	defer s.logLimiter.Close()
-	graceCtx, cut := s.graceContext(ctx, context.WithoutCancel(ctx))
-	defer cut()
+	graceCtx, cancel := s.graceContext(ctx, context.WithoutCancel(ctx))
+	defer cancel()
 	err := f(ctx, graceCtx)
 	s.wg.Wait()
 	if ctx.Err() != nil {

@@ -49,8 +49,8 @@ func (a *acceptor) receive(ctx, graceCtx context.Context, conn *peerConn, id pki
 	stopCtx, stopFor := context.WithCancelCause(ctx)
 	stop := func() { stopFor(nil) }
 	defer stop()
-	connGraceCtx, cut := a.graceContext(stopCtx, graceCtx)
-	defer cut()
+	connGraceCtx, cancel := a.graceContext(stopCtx, graceCtx)
+	defer cancel()
 	defer context.AfterFunc(connGraceCtx, func() { abort(conn) })()
 
 	r := &receiver{s: a.shared, log: log}
@@ -83,13 +83,13 @@ func (a *acceptor) receive(ctx, graceCtx context.Context, conn *peerConn, id pki
 	}
 	defer r.server.Close()
 	a.logLimiter.Log(log, slog.LevelInfo, logthrottle.Key{Who: id.ID, Kind: "receiving"}, "receiving", "chain", describeChain(conn.chain))
-	closed := r.opened(conn)
+	recordClosed := r.recordOpened(conn)
 	r.peer.connected.Notify()
 	err = r.run(stopCtx, connGraceCtx)
 	if err == nil && r.server.Disconnected() {
 		r.peer.in.markWorked(time.Now())
 	}
-	closed()
+	recordClosed()
 	r.track(err)
 	level := slog.LevelInfo
 	if violation := new(stomp.ProtocolError); r.messageRejected || errors.As(err, &violation) || errors.Is(err, errOverhead) {
@@ -121,7 +121,7 @@ func (r *receiver) run(stopCtx, graceCtx context.Context) error {
 		halt()
 	}()
 	defer context.AfterFunc(stopCtx, r.server.StopReading)()
-	errorToPeer, err := r.pump(graceCtx, capacityCtx, pub)
+	errorToPeer, err := r.receiveMessages(graceCtx, capacityCtx, pub)
 
 	r.mu.Lock()
 	r.ended = true
@@ -191,16 +191,16 @@ func (r *receiver) recordNotStored(level slog.Level, err error) {
 	r.peer.in.set(LinkState{Verdict: VerdictBrokerUnavailable, Reason: "received messages can not be stored: " + err.Error(), Remedy: brokerRemedy})
 }
 
-// opened records that the connection has begun to carry messages. The caller calls closed when it
-// carries no more.
-func (r *receiver) opened(conn *peerConn) (closed func()) {
+// recordOpened records that the connection has begun to carry messages. The caller calls
+// recordClosed when it carries no more.
+func (r *receiver) recordOpened(conn *peerConn) (recordClosed func()) {
 	r.peer.stats.handshakes.add(conn.took, time.Now())
 	c := &openConn{Connection: Connection{Direction: Receiving, Remote: conn.RemoteAddr().String()}, leaf: conn.chain[0], wire: conn.wire}
-	statsClosed := r.peer.stats.connOpened(c)
-	trackerClosed := r.peer.in.opened(c)
+	recordClosedInStats := r.peer.stats.connOpened(c)
+	recordClosedInTracker := r.peer.in.opened(c)
 	return func() {
-		trackerClosed()
-		statsClosed()
+		recordClosedInTracker()
+		recordClosedInStats()
 	}
 }
 
@@ -222,10 +222,10 @@ func (r *receiver) track(err error) {
 // internalError is all that is sent to a peer about faults of this node.
 const internalError = "Internal server error."
 
-// pump hands messages from the peer to the broker until an error occurs, such as io.EOF
+// receiveMessages passes messages from the peer to the broker until an error occurs, such as io.EOF
 // when the peer has disconnected. errorToPeer is the ERROR to send to the peer about a
 // message, or nil. capacityCtx ends waits for capacity.
-func (r *receiver) pump(ctx, capacityCtx context.Context, pub broker.Publisher) (errorToPeer *stomp.ServerError, err error) {
+func (r *receiver) receiveMessages(ctx, capacityCtx context.Context, pub broker.Publisher) (errorToPeer *stomp.ServerError, err error) {
 	inbox := r.s.cfg.Dir.Identity().Type.Inbox()
 	for {
 		if err := r.waitForCapacity(capacityCtx); err != nil {

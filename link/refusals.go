@@ -165,7 +165,7 @@ func (se *session) refusedBy(refused *stomp.ServerError) (m sent, found bool) {
 	switch {
 	case len(se.sent.items) == 0 || isInternalError(refused):
 		return sent{}, false
-	case len(se.sent.items) > 1 || !se.quiet:
+	case len(se.sent.items) > 1 || !se.firstDelayed:
 		se.sender.leftToSendSingly = len(se.sent.items)
 		se.sender.logThrottled(se.log, slog.LevelWarn, "the peer has answered with an ERROR that names no message: the unconfirmed messages are sent again one at a time", "err", refused.Message, "messages", len(se.sent.items))
 		return sent{}, false
@@ -174,13 +174,13 @@ func (se *session) refusedBy(refused *stomp.ServerError) (m sent, found bool) {
 	return se.sent.items[0], se.sender.unidentified.mayCount(time.Now())
 }
 
-// awaitQuiet waits for quietTime before the first message of a connection, if messages
+// delayFirst waits for quietTime before the first message of a connection, if messages
 // are sent one at a time.
-func (se *session) awaitQuiet(ctx context.Context) error {
-	if se.sender.leftToSendSingly == 0 || se.quiet {
+func (se *session) delayFirst(ctx context.Context) error {
+	if se.sender.leftToSendSingly == 0 || se.firstDelayed {
 		return nil
 	}
-	se.quiet = true
+	se.firstDelayed = true
 	return wait.Sleep(ctx, quietTime)
 }
 

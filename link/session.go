@@ -20,13 +20,17 @@ type session struct {
 	sender       *sender // lasts longer than the session: its state is that of the queue, not of the connection
 	state        *peerState
 	conn         *peerConn
-	server       string // the address of the peer's server, from the peer's stomp.toml
+	addr         string // the address of the peer's server, from the peer's stomp.toml
 	client       *stomp.Client
 	log          *slog.Logger
 	since        time.Time // when it was opened
-	retrySoon    bool      // the next attempt may follow soon although the peer has refused a message: it was the message's first refusal, or an ERROR that named no message has made it a dead letter
-	quiet        bool      // the session waits, or has waited, for quietTime before the first message
+	firstDelayed bool      // the first message is sent only after a wait of quietTime
 	deadLetterer *deadLetterer
+
+	// retrySoon is set if the next attempt may follow soon although the peer has refused a
+	// message: the peer has refused this message for the first time, or the message becomes a
+	// dead letter because of an ERROR that names no message.
+	retrySoon bool
 
 	consumer broker.Consumer // set before the first message is sent
 	receipts wait.Signal     // notified when messages have been confirmed
@@ -45,7 +49,7 @@ type sent struct {
 
 // newSession opens a STOMP session on conn. On an error it closes conn.
 func (sd *sender) newSession(ctx context.Context, st *peerState, conn *peerConn, addr string) (*session, error) {
-	se := &session{sender: sd, state: st, conn: conn, server: addr, log: sd.log.With("server", addr), since: time.Now(), receipts: wait.NewSignal()}
+	se := &session{sender: sd, state: st, conn: conn, addr: addr, log: sd.log.With("server", addr), since: time.Now(), receipts: wait.NewSignal()}
 	var err error
 	se.client, err = stomp.NewClient(ctx, conn, stomp.ClientConfig{
 		Host:           st.Stomp.Host,
@@ -70,13 +74,13 @@ func (sd *sender) newSession(ctx context.Context, st *peerState, conn *peerConn,
 
 func (se *session) close() { se.client.Close() }
 
-// run moves messages from the queue to the peer until the connection ends, or ctx is
+// run sends the messages of the queue to the peer until the connection ends, or ctx is
 // done. All work is aborted when serviceGraceCtx is done, or when the grace time after
 // the end of ctx is over (see graceContext). end cancels ctx with the reason as its
 // cause.
 func (se *session) run(ctx, serviceGraceCtx context.Context, end func(reason error)) error {
-	graceCtx, cut := se.sender.s.graceContext(ctx, serviceGraceCtx)
-	defer cut()
+	graceCtx, cancel := se.sender.s.graceContext(ctx, serviceGraceCtx)
+	defer cancel()
 	defer context.AfterFunc(graceCtx, func() { abort(se.conn) })()
 	// The queue is opened only after the peer has accepted the STOMP session: a queue may
 	// count how often each message is delivered, including deliveries that could not be
@@ -92,7 +96,7 @@ func (se *session) run(ctx, serviceGraceCtx context.Context, end func(reason err
 	defer se.deadLetterer.end()
 	defer se.sender.peer.follower.addConn()()
 	se.sender.logThrottled(se.log, slog.LevelInfo, "sending", "chain", describeChain(se.conn.chain))
-	defer se.opened()()
+	defer se.recordOpened()()
 	go func() {
 		select {
 		case <-se.client.Done():
@@ -101,12 +105,12 @@ func (se *session) run(ctx, serviceGraceCtx context.Context, end func(reason err
 		}
 	}()
 
-	err = se.pump(ctx, consumer)
+	err = se.sendMessages(ctx, consumer)
 
 	select {
 	case <-se.client.Done():
 		err = cmp.Or(se.client.Err(), errClosedByPeer)
-		se.countRefusal(graceCtx, consumer, err)
+		se.handleRefusal(graceCtx, consumer, err)
 	default:
 		if ctx.Err() != nil || errors.Is(err, errIdle) || errors.Is(err, broker.ErrReopen) {
 			return se.disconnect(graceCtx, err)
@@ -116,25 +120,26 @@ func (se *session) run(ctx, serviceGraceCtx context.Context, end func(reason err
 	return err
 }
 
-// opened records that the session has begun to carry messages. The caller calls closed when it
-// carries no more.
-func (se *session) opened() (closed func()) {
+// recordOpened records that the session has begun to carry messages. The caller calls
+// recordClosed when it carries no more.
+func (se *session) recordOpened() (recordClosed func()) {
 	conn := &openConn{
-		Connection: Connection{Direction: Sending, Remote: se.server, Queue: se.sender.queue},
+		Connection: Connection{Direction: Sending, Remote: se.addr, Queue: se.sender.queue},
 		leaf:       se.conn.chain[0], wire: se.conn.wire, unconfirmedSince: se.unconfirmedSince,
 	}
-	statsClosed := se.sender.peer.stats.connOpened(conn)
-	trackerClosed := se.sender.tracker.opened(conn)
+	recordClosedInStats := se.sender.peer.stats.connOpened(conn)
+	recordClosedInTracker := se.sender.tracker.opened(conn)
 	return func() {
-		trackerClosed()
-		statsClosed()
+		recordClosedInTracker()
+		recordClosedInStats()
 	}
 }
 
 var errClosedByPeer = errors.New("the peer has closed the connection")
 
-// disconnect ends the connection in good order. It returns the reason if that is errIdle or
-// broker.ErrReopen, unless the connection fails meanwhile.
+// disconnect ends the connection in good order. It returns an error if the connection fails
+// before all sent messages are confirmed; otherwise the reason if that is errIdle or
+// broker.ErrReopen, and nil if it is another one.
 func (se *session) disconnect(ctx context.Context, reason error) error {
 	ctx, cancel := context.WithTimeout(ctx, se.sender.s.cfg.DrainTimeout)
 	defer cancel()
@@ -181,9 +186,9 @@ func (se *session) openConsumer(ctx context.Context) (broker.Consumer, error) {
 	}
 }
 
-// pump moves messages from the queue to the peer until ctx is done. It returns errIdle
+// sendMessages sends the messages of the queue to the peer until ctx is done. It returns errIdle
 // if the session has been idle for [Config.IdleTimeout].
-func (se *session) pump(ctx context.Context, consumer broker.Consumer) error {
+func (se *session) sendMessages(ctx context.Context, consumer broker.Consumer) error {
 	for {
 		batch, err := se.next(ctx, consumer)
 		if err != nil {
@@ -206,7 +211,7 @@ func (se *session) pump(ctx context.Context, consumer broker.Consumer) error {
 				}
 				continue
 			}
-			if err := se.awaitQuiet(ctx); err != nil {
+			if err := se.delayFirst(ctx); err != nil {
 				return err
 			}
 			se.addSent(sent{d.Tag, fp, time.Since(se.since)})
@@ -265,7 +270,7 @@ func (se *session) confirm(n uint64) (tag uint64, ok bool) {
 	se.lastReceipt = now
 	se.sender.tracker.markWorked(now)
 	se.sender.peer.stats.confirmed.Add(uint64(len(done)))
-	se.sender.peer.stats.confirms.record(now, func(r recorder) {
+	se.sender.peer.stats.confirmLatencies.record(now, func(r recorder) {
 		elapsed := now.Sub(se.since)
 		for i := range done {
 			r.add(elapsed - done[i].at)
@@ -288,8 +293,9 @@ func (se *session) unconfirmed() int {
 	return len(se.sent.items)
 }
 
-// unconfirmedSince returns since when sent messages have waited for the peer to confirm any of
-// them, zero if none wait.
+// unconfirmedSince returns since when the peer has confirmed none of the unconfirmed messages: the
+// time when the first of them was sent or, if that is later, the time of the last receipt. It
+// returns the zero time if no message is unconfirmed.
 func (se *session) unconfirmedSince() time.Time {
 	se.mu.Lock()
 	defer se.mu.Unlock()
@@ -303,10 +309,10 @@ func (se *session) unconfirmedSince() time.Time {
 // which the next connection to the peer has to wait.
 const deadLetterTimeout = 5 * time.Second
 
-// countRefusal counts the refusal of the message to which err refers, if err is an ERROR
-// from the peer. After maxRefusals it makes the message a dead letter. The first refusals
-// may be due to a transient fault of the peer.
-func (se *session) countRefusal(ctx context.Context, consumer broker.Consumer, err error) {
+// handleRefusal counts the refusal of the message to which err refers, if err is an ERROR from the
+// peer. After maxRefusals, it makes the message a dead letter. The first refusals may be due to a
+// transient fault of the peer.
+func (se *session) handleRefusal(ctx context.Context, consumer broker.Consumer, err error) {
 	refused := new(stomp.ServerError)
 	if !errors.As(err, &refused) {
 		return

@@ -25,8 +25,8 @@ type peerStats struct {
 	connects, failures              atomic.Uint64
 	fetches, fetchFailures          atomic.Uint64
 
-	confirms   latencies // from sending a message to the arrival of its receipt
-	handshakes latencies // of TLS
+	confirmLatencies latencies // from sending a message to the arrival of its receipt
+	handshakes       latencies // of TLS
 
 	mu       sync.Mutex // guards what follows
 	conns    map[*openConn]struct{}

@@ -209,7 +209,7 @@ func (p *peer) status(s *shared, now time.Time) PeerStatus {
 	if last := t.lastContact(); !last.IsZero() {
 		st.LastContact = &last
 	}
-	st.Confirm, st.ConfirmHistogram, st.HandshakeHistogram = t.confirms.timing(wall), t.confirms.histogram(), t.handshakes.histogram()
+	st.Confirm, st.ConfirmHistogram, st.HandshakeHistogram = t.confirmLatencies.timing(wall), t.confirmLatencies.histogram(), t.handshakes.histogram()
 	return st
 }
 

@@ -129,19 +129,19 @@ func (s *session) nack(f *stomp.Frame, op *operation) error {
 // sequence numbers of the messages. They count against the prefetch-count until
 // unacked.free is called.
 func (s *session) takeUnacked(f *stomp.Frame) (*subscription, []uint64, error) {
-	id, err := required(f, "id")
+	ackID, err := required(f, "id")
 	if err != nil {
 		return nil, nil, err
 	}
-	tag, name, ok := parseAckID(id)
+	tag, subscriptionID, ok := parseAckID(ackID)
 	if ok {
-		if sub := s.subscription(name); sub != nil && sub.unacked != nil {
+		if sub := s.subscription(subscriptionID); sub != nil && sub.unacked != nil {
 			if seqs := sub.unacked.remove(tag, sub.ack == AckClient); len(seqs) > 0 {
 				return sub, seqs, nil
 			}
 		}
 	}
-	return nil, nil, refusef("%s of %.100q: expected the ack header of a message that this connection holds", f.Command, id)
+	return nil, nil, refusef("%s of %.100q: expected the ack header of a message that this connection holds", f.Command, ackID)
 }
 
 // required returns the value of a header that must exist and not be empty.

@@ -79,7 +79,7 @@ func (r *Reader) skipHeartBeats() error {
 			return r.br.UnreadByte()
 		}
 		if !r.lineEnds.take() {
-			return protocolErrorf("too many line ends between frames: %d, and %d a second, are allowed", freeAtOnce, freePerSecond)
+			return protocolErrorf("too many line ends between frames: %d, and %d a second, are allowed", initialAllowance, allowancePerSecond)
 		}
 	}
 }

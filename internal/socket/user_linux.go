@@ -8,15 +8,18 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Sizes and offsets of inet_diag(7), see linux/inet_diag.h and sock_diag(7).
+// Sizes of messages, and offsets in them, see sock_diag(7), netlink(7) and linux/inet_diag.h.
 const (
-	headerSize     = unix.SizeofNlMsghdr
-	requestSize    = headerSize + 56 // with struct inet_diag_req_v2
-	answerState    = headerSize + 1  // in struct inet_diag_msg
-	answerUser     = headerSize + 64
-	answerSize     = headerSize + 72
-	tcpEstablished = 1
+	headerSize  = unix.SizeofNlMsghdr
+	requestSize = headerSize + 56 // with struct inet_diag_req_v2
+	answerSize  = headerSize + 72 // with struct inet_diag_msg
+	typeOffset  = 4               // in struct nlmsghdr
+	stateOffset = headerSize + 1  // of idiag_state
+	userOffset  = headerSize + 64 // of idiag_uid
 )
+
+// tcpEstablished is the state of a connected socket, TCP_ESTABLISHED.
+const tcpEstablished = 1
 
 // ClientUser returns the user ID of the process at the other end of a TCP connection that
 // was accepted on loopback, and -1 if it is unknown.
@@ -31,7 +34,7 @@ func ClientUser(nc net.Conn) int {
 		return -1
 	}
 	defer unix.Close(fd)
-	request := userRequest(client.AddrPort(), server.AddrPort())
+	request := diagRequest(client.AddrPort(), server.AddrPort())
 	if unix.Sendto(fd, request, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}) != nil {
 		return -1
 	}
@@ -41,14 +44,15 @@ func ClientUser(nc net.Conn) int {
 		return -1
 	}
 	// A socket that is closing may have no user any more, and is reported as root's.
-	if binary.NativeEndian.Uint16(answer[4:]) != unix.SOCK_DIAG_BY_FAMILY || answer[answerState] != tcpEstablished {
+	if binary.NativeEndian.Uint16(answer[typeOffset:]) != unix.SOCK_DIAG_BY_FAMILY || answer[stateOffset] != tcpEstablished {
 		return -1
 	}
-	return int(binary.NativeEndian.Uint32(answer[answerUser:]))
+	return int(binary.NativeEndian.Uint32(answer[userOffset:]))
 }
 
-// userRequest returns a request for the socket of client that is connected to server.
-func userRequest(client, server netip.AddrPort) []byte {
+// diagRequest returns a request for information about the client's socket of the connection
+// between client and server.
+func diagRequest(client, server netip.AddrPort) []byte {
 	b := make([]byte, 0, requestSize)
 	b = binary.NativeEndian.AppendUint32(b, requestSize)
 	b = binary.NativeEndian.AppendUint16(b, unix.SOCK_DIAG_BY_FAMILY)
@@ -59,7 +63,7 @@ func userRequest(client, server netip.AddrPort) []byte {
 		family = unix.AF_INET
 	}
 	b = append(b, family, unix.IPPROTO_TCP, 0, 0)
-	b = binary.NativeEndian.AppendUint32(b, 1<<tcpEstablished)
+	b = binary.NativeEndian.AppendUint32(b, 1<<tcpEstablished) // only sockets in this state
 	b = binary.BigEndian.AppendUint16(b, client.Port())
 	b = binary.BigEndian.AppendUint16(b, server.Port())
 	for _, a := range []netip.Addr{client.Addr(), server.Addr()} {

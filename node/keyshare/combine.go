@@ -125,12 +125,12 @@ func (r *RestoredKey) Open(passphrase []byte, pub crypto.PublicKey) (crypto.Sign
 	if err := r.CheckKey(pub); err != nil {
 		return nil, err
 	}
-	essence, err := r.sealed.open(&r.secret, passphrase)
+	compact, err := r.sealed.open(&r.secret, passphrase)
 	if err != nil {
 		return nil, err
 	}
-	defer clear(essence)
-	key, err := keyOf(essence, pub)
+	defer clear(compact)
+	key, err := expandKey(compact, pub)
 	if err != nil {
 		return nil, fmt.Errorf("%w: the shares are those of %v, but do not restore the key with the fingerprint %v", ErrOtherKey, r.Node(), r.sealed.fingerprint)
 	}

@@ -97,15 +97,15 @@ func TestForgedSealedKey(t *testing.T) {
 		"ECDSA, RSA's prime":  {p256(), rsa3072()},
 	} {
 		pub := forge.victim.Public()
-		essence, err := essenceOf(forge.own)
+		compact, err := compactKeyOf(forge.own)
 		check(t, err)
-		for _, essence := range [][]byte{essence, {0}, {1}, {2}, make([]byte, 32)} {
+		for _, compact := range [][]byte{compact, {0}, {1}, {2}, make([]byte, 32)} {
 			secret, values, err := newValues(2, 2)
 			check(t, err)
 			fp, err := fingerprintOf(pub)
 			check(t, err)
 			h := header{node: nodeOf(t, nodetype.DebtorsAgent, forge.victim), fingerprint: fp, threshold: 2, total: 2, cost: testCost}
-			e, err := seal(h, values, &secret, essence, []byte(testPass))
+			e, err := seal(h, values, &secret, compact, []byte(testPass))
 			check(t, err)
 			sealed := &RestoredKey{e, secret}
 			if key, err := sealed.Open([]byte(testPass), pub); key != nil || !errors.Is(err, ErrOtherKey) {
@@ -116,7 +116,7 @@ func TestForgedSealedKey(t *testing.T) {
 	// Zeros are not a prime of the modulus.
 	pub := rsa3072().Public()
 	n := pub.(interface{ Size() int }).Size()
-	if key, err := keyOf(make([]byte, n), pub); key != nil || err == nil {
+	if key, err := expandKey(make([]byte, n), pub); key != nil || err == nil {
 		t.Errorf("zeros: got %v", err)
 	}
 }

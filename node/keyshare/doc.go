@@ -9,20 +9,20 @@
 // with a stolen root key, the thief can impersonate the node. [Split] makes N shares of a
 // root key, of which any T restore it:
 //
-//	root key ──▶ essence ──encrypted with K──▶ sealed key    printed on every page
-//	secret S, random ──Shamir, T of N──▶ share values        one on each page
+//	root key ──▶ compact key ──encrypted with K──▶ sealed key    printed on every page
+//	secret S, random ──Shamir, T of N──▶ share values            one on each page
 //	K = scrypt(passphrase, salt S)
 //
 // Without the passphrase, shares do not reveal the key: an attacker with T shares must
-// guess the passphrase, at the cost of one scrypt for each guess. With the passphrase, T-1
+// guess the passphrase, at the cost of one scrypt for each guess. Even with the passphrase, T-1
 // shares reveal nothing about S, and therefore nothing about K.
 //
-// The essence of a key is the smallest part from which the key can be computed, given the
-// public key, which is in root-ca.crt and not secret: one of the two primes of an RSA key,
-// the scalar of an ECDSA key. The sealed key is the encrypted essence with its description.
-// It is by far the longest part of a page, but it is the same on all pages of a split, so it
+// The compact key is the smallest part of a private key from which the private key can be
+// computed, given the public key, which is in root-ca.crt and not secret: one of the two primes
+// of an RSA key, the scalar of an ECDSA key. The sealed key is the encrypted compact key with its
+// description. It is by far the longest part of a page, but it is the same on all pages of a split, so it
 // has to be typed from one page only; of the other pages, the five lines of the share itself
-// are sufficient. That is why S is split into shares, and not the essence itself: to restore
+// are sufficient. That is why S is split into shares, and not the compact key itself: to restore
 // an RSA key of 3072 bits from 3 of 5 shares, 43 lines are typed instead of about 80.
 //
 // [Parse] parses a share, [Combine] combines shares, and [RestoredKey.Open] decrypts the key
@@ -40,7 +40,8 @@
 // The format is documented completely, so that it can be implemented again if this program
 // is no longer available. Numbers are big-endian unless stated otherwise.
 //
-// The share itself has 50 bytes:
+// A share consists of the share itself and the sealed key, which is the same in all shares of a
+// split. The share itself has 50 bytes:
 //
 //	 0   1  version of the format: 1
 //	 1   1  T, the number of shares needed: 2 to N
@@ -59,14 +60,14 @@
 //	21   2  day on which the shares were made, counted from 1970-01-01
 //	23   1  T
 //	24   1  N
-//	25   1  binary logarithm of scrypt's cost N: 10 to 20
+//	25   1  binary logarithm of the CPU/memory cost parameter of scrypt: 10 to 20
 //	26   2  c, the length of the ciphertext
 //	28 8·N  for each share, by index, its hash: the first 8 bytes of SHA-256 over
 //	        the byte 1, the byte i, and the share's value
-//	     c  ciphertext: the encrypted essence, and 16 bytes of authentication tag
+//	     c  ciphertext: the encrypted compact key, and 16 bytes of authentication tag
 //
 // The split ID in a share identifies the sealed key, and the hashes in the sealed key identify
-// the shares, so that the exchange of any part is detected.
+// the shares, so that the replacement of any part is detected.
 //
 // The values are Shamir's secret sharing over the integers modulo
 //
@@ -76,15 +77,15 @@
 // endian. Share i is the value at i of a random polynomial of degree T-1, and
 // the secret S is its value at 0.
 //
-// The essence is encrypted by ChaCha20-Poly1305 (RFC 8439) with the key K, a nonce
+// The compact key is encrypted by ChaCha20-Poly1305 (RFC 8439) with the key K, a nonce
 // of zeros (no K is ever used twice, because S is new with each split), and as
 // associated data all bytes of the sealed key before the ciphertext. K is scrypt
 // (RFC 7914) of the passphrase, with r = 8, p = 1, 32 bytes of output, and as salt the
 // 32 bytes of S. Without S, K can not be distinguished from random bytes, even with the
 // passphrase, since scrypt hashes its salt with HMAC-SHA-256 first.
 //
-// The essence of an RSA key is the smaller of its two primes, without leading
-// zeros. The essence of an ECDSA key on P-256, P-384 or P-521 is its scalar (SEC 1,
+// The compact key of an RSA key is the smaller of its two primes, without leading
+// zeros. The compact key of an ECDSA key on P-256, P-384 or P-521 is its scalar (SEC 1,
 // section 2.3.6).
 //
 // # Lines of words
@@ -104,7 +105,7 @@
 //
 // The checksum is the CRC-16 with polynomial 0x1021 and initial value 0xFFFF,
 // not reflected, over the number of the line (one byte) and the 10 bytes. The checksum always
-// detects one wrong word in a line, two exchanged words of a line, and a line in place of
+// detects one wrong word in a line, two swapped words of a line, and a line in the place of
 // another. One illegible word can be computed from the checksum.
 //
 // A reader ignores letter case, hyphens, punctuation and white space, and, if

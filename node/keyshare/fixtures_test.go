@@ -46,7 +46,7 @@ var (
 				panic("no primes")
 			}
 			pub := rsa.PublicKey{N: p.Mul(p, q), E: 65537}
-			if key, err := rsaKeyOf(q.Bytes(), &pub); err == nil && pub.N.BitLen() == 2048 {
+			if key, err := expandRSAKey(q.Bytes(), &pub); err == nil && pub.N.BitLen() == 2048 {
 				return key
 			}
 		}

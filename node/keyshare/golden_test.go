@@ -130,16 +130,16 @@ func TestPackageComment(t *testing.T) {
 		aead, err := chacha20poly1305.New(key)
 		check(t, err)
 		at := 28 + 8*int(sealed[24])
-		essence, err := aead.Open(nil, make([]byte, 12), sealed[at:], sealed[:at])
+		compact, err := aead.Open(nil, make([]byte, 12), sealed[at:], sealed[:at])
 		check(t, err)
 		switch pub := pub.(type) {
 		case *rsa.PublicKey:
-			p := new(big.Int).SetBytes(essence)
+			p := new(big.Int).SetBytes(compact)
 			if !p.ProbablyPrime(20) || new(big.Int).Mod(pub.N, p).Sign() != 0 {
 				t.Errorf("%s: not a prime of the key", name)
 			}
 		case *ecdsa.PublicKey:
-			key, err := ecdsa.ParseRawPrivateKey(pub.Curve, essence)
+			key, err := ecdsa.ParseRawPrivateKey(pub.Curve, compact)
 			check(t, err)
 			if !key.PublicKey.Equal(pub) {
 				t.Errorf("%s: not the scalar of the key", name)

@@ -111,9 +111,9 @@ func decodeHeader(b []byte) (header, error) {
 		return header{}, fmt.Errorf("%w: scrypt with N=2^%d: expected at most 2^%d", pki.ErrKeyCost, h.cost, maxCost)
 	case h.cost < minCost:
 		return header{}, fmt.Errorf("%w: scrypt with N=2^%d: expected at least 2^%d", errNotShare, h.cost, minCost)
-	case h.ciphertextSize <= sealOverhead || h.ciphertextSize > sealOverhead+maxEssence:
+	case h.ciphertextSize <= sealOverhead || h.ciphertextSize > sealOverhead+maxCompactKey:
 		return header{}, fmt.Errorf("%w: the sealed key has %d bytes of ciphertext: expected %d to %d", errNotShare,
-			h.ciphertextSize, sealOverhead+1, sealOverhead+maxEssence)
+			h.ciphertextSize, sealOverhead+1, sealOverhead+maxCompactKey)
 	}
 	return h, nil
 }

@@ -15,20 +15,20 @@ import (
 const (
 	shareHashSize = 8 // of the truncated hash by which a sealed key identifies a share
 	sealOverhead  = chacha20poly1305.Overhead
-	maxSealedKey  = headerSize + maxShares*shareHashSize + sealOverhead + maxEssence
+	maxSealedKey  = headerSize + maxShares*shareHashSize + sealOverhead + maxCompactKey
 )
 
-// A sealedKey is the part that all pages of a split have in common: the encrypted essence of
-// the root key, its description, and the hashes of the shares. It is immutable.
+// A sealedKey is the part that all pages of a split have in common: the encrypted compact
+// key, its description, and the hashes of the shares. It is immutable.
 type sealedKey struct {
 	header
 	raw []byte // the encoded sealed key, including the header
 }
 
-// seal makes the sealed key of a split from the essence of the root key. values are the values
+// seal makes the sealed key of a split from the compact key of the root key. values are the values
 // of the shares, by index.
-func seal(h header, values []shareValue, secret *shareValue, essence, passphrase []byte) (*sealedKey, error) {
-	h.ciphertextSize = len(essence) + sealOverhead
+func seal(h header, values []shareValue, secret *shareValue, compact, passphrase []byte) (*sealedKey, error) {
+	h.ciphertextSize = len(compact) + sealOverhead
 	raw, err := h.encode()
 	if err != nil {
 		return nil, err
@@ -41,7 +41,7 @@ func seal(h header, values []shareValue, secret *shareValue, essence, passphrase
 	if err != nil {
 		return nil, err
 	}
-	raw = aead.Seal(raw, make([]byte, aead.NonceSize()), essence, raw)
+	raw = aead.Seal(raw, make([]byte, aead.NonceSize()), compact, raw)
 	return &sealedKey{h, raw}, nil
 }
 
@@ -57,7 +57,7 @@ func decodeSealedKey(raw []byte) (*sealedKey, error) {
 	return &sealedKey{h, raw}, nil
 }
 
-// open decrypts the essence of the root key. If the passphrase is wrong, the error is
+// open decrypts the compact key of the root key. If the passphrase is wrong, the error is
 // [pki.ErrPassphrase].
 func (k *sealedKey) open(secret *shareValue, passphrase []byte) ([]byte, error) {
 	aead, err := newAEAD(k.cost, secret, passphrase)
@@ -65,13 +65,13 @@ func (k *sealedKey) open(secret *shareValue, passphrase []byte) ([]byte, error) 
 		return nil, err
 	}
 	at := len(k.raw) - k.ciphertextSize
-	essence, err := aead.Open(nil, make([]byte, aead.NonceSize()), k.raw[at:], k.raw[:at])
+	compact, err := aead.Open(nil, make([]byte, aead.NonceSize()), k.raw[at:], k.raw[:at])
 	if err != nil {
 		// The shares have been checked against the sealed key, so only the passphrase can be
 		// wrong.
 		return nil, pki.ErrPassphrase
 	}
-	return essence, nil
+	return compact, nil
 }
 
 // splitID returns the ID of the split: a truncated hash of the sealed key.

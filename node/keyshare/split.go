@@ -48,18 +48,18 @@ func split(key crypto.Signer, id pki.Identity, passphrase []byte, total, thresho
 	if err != nil {
 		return nil, err
 	}
-	essence, err := essenceOf(key)
+	compact, err := compactKeyOf(key)
 	if err != nil {
 		return nil, err
 	}
-	defer clear(essence)
+	defer clear(compact)
 	secret, values, err := newValues(threshold, total)
 	if err != nil {
 		return nil, err
 	}
 	defer clear(secret[:])
 	h := header{node: id, fingerprint: fp, day: day, threshold: threshold, total: total, cost: cost}
-	k, err := seal(h, values, &secret, essence, passphrase)
+	k, err := seal(h, values, &secret, compact, passphrase)
 	if err != nil {
 		return nil, err
 	}

@@ -86,9 +86,9 @@ func TestEverySubset(t *testing.T) {
 	}
 }
 
-// Clearing the essence, as Split does, does not change the key, which may be in use
+// Clearing the compact key, as Split does, does not change the key, which may be in use
 // at the same time.
-func TestEssenceIsCopied(t *testing.T) {
+func TestCompactKeyIsCopied(t *testing.T) {
 	for _, key := range []crypto.Signer{p256(), p521(), rsa3072()} {
 		var held []byte
 		switch key := key.(type) {
@@ -100,11 +100,11 @@ func TestEssenceIsCopied(t *testing.T) {
 			held = key.Primes[0].Bytes()
 		}
 		want := slices.Clone(held)
-		essence, err := essenceOf(key)
+		compact, err := compactKeyOf(key)
 		check(t, err)
-		clear(essence)
+		clear(compact)
 		if !slices.Equal(held, want) {
-			t.Errorf("%T: the key was wiped with its essence", key)
+			t.Errorf("%T: the key was wiped with its compact key", key)
 		}
 	}
 }

@@ -13,16 +13,16 @@ import (
 	"peerlink/node/pki"
 )
 
-// maxEssence is the length in bytes of a prime of the largest RSA key that package pki
+// maxCompactKey is the length in bytes of a prime of the largest RSA key that package pki
 // supports.
-const maxEssence = 8192 / 2 / 8
+const maxCompactKey = 8192 / 2 / 8
 
-var errNotEssence = errors.New("not the essence of this key")
+var errOtherCompactKey = errors.New("not the compact key of this public key")
 
-// essenceOf returns the essence of a private key, the smallest part from which the key can be
-// computed, given the public key: the smaller prime of an RSA key, the scalar of an ECDSA key.
-// The caller must clear it after use. Errors wrap [pki.ErrKeyKind].
-func essenceOf(key crypto.Signer) ([]byte, error) {
+// compactKeyOf returns the compact key of a private key, the smallest part from which the private
+// key can be computed, given the public key: the smaller prime of an RSA key, the scalar of an
+// ECDSA key. The caller must clear it after use. Errors wrap [pki.ErrKeyKind].
+func compactKeyOf(key crypto.Signer) ([]byte, error) {
 	switch key := key.(type) {
 	case *rsa.PrivateKey:
 		if len(key.Primes) != 2 {
@@ -34,45 +34,45 @@ func essenceOf(key crypto.Signer) ([]byte, error) {
 		}
 		return p.Bytes(), nil
 	case *ecdsa.PrivateKey:
-		essence, err := key.Bytes()
+		compact, err := key.Bytes()
 		if err != nil {
 			return nil, fmt.Errorf("%w: ECDSA on another curve, or not a valid key", pki.ErrKeyKind)
 		}
 		// A copy, because crypto/ecdsa continues to use the bytes.
-		return bytes.Clone(essence), nil
+		return bytes.Clone(compact), nil
 	}
 	return nil, fmt.Errorf("%w: %T: expected RSA or ECDSA", pki.ErrKeyKind, key)
 }
 
-// keyOf computes a private key from its essence and its public key. It fails if the essence is
-// that of another key.
-func keyOf(essence []byte, pub crypto.PublicKey) (crypto.Signer, error) {
+// expandKey computes a private key from its compact key and its public key. It fails if the compact
+// key is that of another key.
+func expandKey(compact []byte, pub crypto.PublicKey) (crypto.Signer, error) {
 	switch pub := pub.(type) {
 	case *rsa.PublicKey:
-		key, err := rsaKeyOf(essence, pub)
+		key, err := expandRSAKey(compact, pub)
 		if err != nil {
 			return nil, err
 		}
 		return key, nil
 	case *ecdsa.PublicKey:
-		key, err := ecdsa.ParseRawPrivateKey(pub.Curve, essence)
+		key, err := ecdsa.ParseRawPrivateKey(pub.Curve, compact)
 		if err != nil || !key.PublicKey.Equal(pub) {
-			return nil, errNotEssence
+			return nil, errOtherCompactKey
 		}
 		return key, nil
 	}
 	return nil, fmt.Errorf("%w: %T: expected RSA or ECDSA", pki.ErrKeyKind, pub)
 }
 
-func rsaKeyOf(essence []byte, pub *rsa.PublicKey) (*rsa.PrivateKey, error) {
+func expandRSAKey(compact []byte, pub *rsa.PublicKey) (*rsa.PrivateKey, error) {
 	one := big.NewInt(1)
-	p := new(big.Int).SetBytes(essence)
+	p := new(big.Int).SetBytes(compact)
 	if p.Cmp(one) <= 0 || pub.N.Sign() <= 0 {
-		return nil, errNotEssence
+		return nil, errOtherCompactKey
 	}
 	q, rest := new(big.Int).QuoRem(pub.N, p, new(big.Int))
 	if rest.Sign() != 0 || q.Cmp(one) <= 0 {
-		return nil, errNotEssence
+		return nil, errOtherCompactKey
 	}
 	// λ = lcm(p-1, q-1), as in FIPS 186-5 and OpenSSL: the smallest d.
 	p1, q1 := new(big.Int).Sub(p, one), new(big.Int).Sub(q, one)
@@ -80,13 +80,13 @@ func rsaKeyOf(essence []byte, pub *rsa.PublicKey) (*rsa.PrivateKey, error) {
 	lambda.Div(lambda, new(big.Int).GCD(nil, nil, p1, q1))
 	d := new(big.Int).ModInverse(big.NewInt(int64(pub.E)), lambda)
 	if d == nil {
-		return nil, errNotEssence
+		return nil, errOtherCompactKey
 	}
 	// The larger prime first, as is usual.
 	key := &rsa.PrivateKey{PublicKey: *pub, D: d, Primes: []*big.Int{q, p}}
 	key.Precompute()
 	if err := key.Validate(); err != nil {
-		return nil, errNotEssence
+		return nil, errOtherCompactKey
 	}
 	return key, nil
 }
