@@ -16,6 +16,10 @@ COMMIT  ?= $(shell git rev-parse HEAD 2>/dev/null)
 LDFLAGS  = -s -w -X peerlink/cmd/peerlink/internal/cli.version=$(VERSION) -X peerlink/cmd/peerlink/internal/cli.commit=$(COMMIT)
 BUILD    = CGO_ENABLED=0 $(GO) build -trimpath -ldflags "$(LDFLAGS)"
 
+# Without the paths of folders in them, compiled packages serve any other clone, too: a new one
+# compiles only what has changed.
+export GOFLAGS := -trimpath $(GOFLAGS)
+
 # Each system, and each architecture, once: what a platform of its own breaks
 # shows in one of them.
 PLATFORMS = linux/arm64 darwin/arm64 windows/amd64
