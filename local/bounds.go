@@ -27,7 +27,7 @@ func defaultBounds() bounds {
 		connections:   64,
 		opening:       openingLimit(pendingconns.OpenFiles()),
 		subscriptions: 64,
-		prefetch:      20_000,
+		prefetch:      2 * maxPrefetch,
 		pending:       4096,
 		connectTime:   stomp.DefaultConnectTimeout,
 		guessPause:    time.Second,
@@ -47,18 +47,26 @@ func openingLimit(openFiles int) int { return max(min(512, openFiles/32), 4) }
 const (
 	// defaultPrefetch is the prefetch-count of a subscription without that header.
 	defaultPrefetch = 100
-	// maxPrefetch is the largest prefetch-count of a subscription.
-	maxPrefetch = 10_000
-	// maxID is the maximum length of a subscription's id in bytes: escaped, it must fit
-	// into the ack header together with a number.
-	maxID = 200
+	// maxPrefetch is the largest prefetch-count of a subscription, as in AMQP.
+	maxPrefetch = 65_535
+	// maxID is the maximum length of a subscription's id, or of its destination, in bytes:
+	// escaped, it must fit into the ack header together with a number.
+	maxID = maxHeaderValue/2 - 25
+	// maxHeaderValue is the maximum size of the value of a header in bytes.
+	maxHeaderValue = 4096
 )
 
-// frameLimits returns the limits of links with peers, except that a longer body is
-// allowed: a message from a peer may have grown when it was translated to longer IDs, and a
-// message to a peer may shrink (see smp.MaxApplicationBody).
+// heartBeat is what the door offers, and requests: as often as the client wants, but not more than
+// once a second.
+var heartBeat = stomp.HeartBeat{Send: time.Second, Receive: time.Second}
+
+// frameLimits returns the limits of frames. They are larger than those of links with peers:
+// applications and their libraries add headers of their own, a message from a peer may
+// have grown when it was translated to longer IDs, and a message to a peer may shrink (see
+// smp.MaxApplicationBody).
 func frameLimits() stomp.Limits {
 	l := stomp.DefaultLimits()
+	l.Headers, l.HeaderValue, l.HeaderBytes = 100, maxHeaderValue, 32<<10
 	l.Body = 64 << 10
 	return l
 }

@@ -1,6 +1,7 @@
 package local
 
 import (
+	"cmp"
 	"strconv"
 	"strings"
 
@@ -48,16 +49,11 @@ func (s *session) subscribe(f *stomp.Frame, op *operation) error {
 // subscribeOptions parses the headers of a SUBSCRIBE.
 func (s *session) subscribeOptions(f *stomp.Frame) (subscribeOptions, error) {
 	o := subscribeOptions{ack: AckAuto, prefetch: defaultPrefetch}
-	var err error
-	if o.id, err = required(f, "id"); err != nil {
-		return o, err
-	}
-	if len(o.id) > maxID {
-		return o, refusef("SUBSCRIBE with an id of %d bytes: at most %d are possible", len(o.id), maxID)
-	}
-	o.id = strings.Clone(o.id) // cloned, because o.id would keep the frame's other headers in memory
 	destination, err := required(f, "destination")
 	if err != nil {
+		return o, err
+	}
+	if o.key, err = keyOf(f); err != nil {
 		return o, err
 	}
 	if o.copies, err = s.door.destinations.parseSubscribe(destination); err != nil {
@@ -73,19 +69,35 @@ func (s *session) subscribeOptions(f *stomp.Frame) (subscribeOptions, error) {
 		return o, refusef("SUBSCRIBE to %.100q with ack %s: copies are not acknowledged, expected %s", destination, o.ack, AckAuto)
 	}
 	if prefetch, ok := f.Get("prefetch-count"); ok {
-		if o.prefetch, err = strconv.Atoi(prefetch); err != nil || o.prefetch < 1 || o.prefetch > maxPrefetch {
-			return o, refusef("SUBSCRIBE with prefetch-count %.40q: expected a number from 1 to %d", prefetch, maxPrefetch)
+		n, err := strconv.ParseUint(prefetch, 10, 16)
+		if err != nil {
+			return o, refusef("SUBSCRIBE with prefetch-count %.40q: expected a number from 1 to %d, or 0 for as many as possible", prefetch, maxPrefetch)
 		}
+		o.prefetch = int(n)
 	}
 	return o, nil
 }
 
+// keyOf returns the key of the subscription that a SUBSCRIBE or UNSUBSCRIBE is about.
+func keyOf(f *stomp.Frame) (k subscriptionKey, err error) {
+	if k.id, _ = f.Get("id"); k.id == "" {
+		if k.destination, err = required(f, "destination"); err != nil {
+			return k, refusef("%s without id or destination header", f.Command)
+		}
+	}
+	if len(k.name()) > maxID {
+		return k, refusef("%s with an id or a destination of %d bytes: at most %d are possible", f.Command, len(k.name()), maxID)
+	}
+	// Cloned, because the key would keep the frame's other headers in memory.
+	return subscriptionKey{strings.Clone(k.id), strings.Clone(k.destination)}, nil
+}
+
 func (s *session) unsubscribe(f *stomp.Frame, op *operation) error {
-	id, err := required(f, "id")
+	key, err := keyOf(f)
 	if err != nil {
 		return err
 	}
-	if err := s.removeSubscription(id); err != nil {
+	if err := s.removeSubscription(key); err != nil {
 		return err
 	}
 	op.done(nil)
@@ -129,19 +141,57 @@ func (s *session) nack(f *stomp.Frame, op *operation) error {
 // sequence numbers of the messages. They count against the prefetch-count until
 // unacked.free is called.
 func (s *session) takeUnacked(f *stomp.Frame) (*subscription, []uint64, error) {
-	ackID, err := required(f, "id")
+	message, subs, err := s.acknowledged(f)
 	if err != nil {
 		return nil, nil, err
 	}
-	tag, subscriptionID, ok := parseAckID(ackID)
-	if ok {
-		if sub := s.subscription(subscriptionID); sub != nil && sub.unacked != nil {
-			if seqs := sub.unacked.remove(tag, sub.ack == AckClient); len(seqs) > 0 {
-				return sub, seqs, nil
-			}
+	for _, sub := range subs {
+		if sub.unacked == nil {
+			continue
+		}
+		if seqs := sub.unacked.remove(message, sub.ack == AckClient); len(seqs) > 0 {
+			return sub, seqs, nil
 		}
 	}
-	return nil, nil, refusef("%s of %.100q: expected the ack header of a message that this connection holds", f.Command, ackID)
+	return nil, nil, refusef("%s of %.100q: expected the ack header (or message-id) of a message that this connection holds",
+		f.Command, cmp.Or(header(f, "id"), header(f, "message-id")))
+}
+
+// acknowledged returns which message an ACK or NACK is about, and the subscriptions that may hold
+// it. STOMP 1.2 identifies the message by its ack header, earlier versions by its message-id and,
+// not always, its subscription.
+func (s *session) acknowledged(f *stomp.Frame) (find, []*subscription, error) {
+	if id := header(f, "id"); id != "" {
+		tag, name, ok := parseAckID(id)
+		if !ok || name == "" {
+			return nil, nil, refusef("%s of %.100q: expected the ack header of a message that this connection holds", f.Command, id)
+		}
+		return tagged(tag), s.subscriptionsNamed(name), nil
+	}
+	id := header(f, "message-id")
+	if id == "" {
+		return nil, nil, refusef("%s without id or message-id header", f.Command)
+	}
+	return named(id), s.subscriptionsNamed(header(f, "subscription")), nil
+}
+
+// subscriptionsNamed returns the subscriptions with this name, or all of the connection if it is
+// empty.
+func (s *session) subscriptionsNamed(name string) (subs []*subscription) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for key, sub := range s.subscriptions {
+		if name == "" || key.name() == name {
+			subs = append(subs, sub)
+		}
+	}
+	return subs
+}
+
+// header returns the value of a header, or "" if there is none.
+func header(f *stomp.Frame, name string) string {
+	value, _ := f.Get(name)
+	return value
 }
 
 // required returns the value of a header that must exist and not be empty.

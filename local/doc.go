@@ -1,5 +1,5 @@
 // Package local implements the local door, through which the node's own applications
-// use the embedded broker: a STOMP 1.2 server with subscriptions, on loopback and on a
+// use the embedded broker: a STOMP server with subscriptions, on loopback and on a
 // Unix socket. It has the destinations of RabbitMQ's STOMP plugin, so that applications
 // written for that plugin can use it with any STOMP client library.
 //
@@ -59,6 +59,10 @@
 //   - ack:auto: automatically, once it is written to the connection. Messages
 //     in flight when the application crashes are lost. At most prefetch-count
 //     messages are being removed from the store at any time.
+//
+// Clients of STOMP 1.0 and 1.1 acknowledge a message by its message-id, and need not name the
+// subscription. A subscription without id is named by its destination. With prefetch-count 0,
+// a subscription gets as many messages as the connection may have.
 //
 // With a receipt header, ACK is answered when the removal is on disk. When a
 // subscription or its connection ends, its unacknowledged messages are delivered to

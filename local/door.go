@@ -315,7 +315,7 @@ func (d *Door) serve(ctx context.Context, c *openingConn, log *slog.Logger) {
 	}()
 	opening, cancel := context.WithTimeoutCause(c.ctx, d.bounds.connectTime, stomp.ErrConnectTimeout)
 	defer cancel()
-	err := conn.Accept(opening, stomp.HeartBeat{}, func(connect *stomp.Frame) error {
+	err := conn.Accept(opening, stomp.Acceptance{HeartBeat: heartBeat, Versions: stomp.AllVersions, Check: func(connect *stomp.Frame) error {
 		if err := d.authenticate(opening, connect); err != nil {
 			return err
 		}
@@ -326,7 +326,7 @@ func (d *Door) serve(ctx context.Context, c *openingConn, log *slog.Logger) {
 		default:
 			return refusef("too many connections: %d are open already", d.bounds.connections)
 		}
-	})
+	}})
 	if err != nil {
 		d.logNotConnected(c, log, err)
 		return

@@ -33,7 +33,7 @@ func newMessageWriter(s *session, sub *subscription) *messageWriter {
 func (w *messageWriter) write(m *embedded.InboxMessage, tag uint64) error {
 	w.begin(&m.Incoming, m.ID, m.Redelivered)
 	if tag > 0 {
-		w.header("ack", ackID(tag, w.sub.id))
+		w.header("ack", ackID(tag, w.sub.key.name()))
 	}
 	return w.finish(&m.Incoming)
 }
@@ -56,7 +56,7 @@ func (w *messageWriter) header(name, value string) {
 // begin starts a frame with the headers that messages and copies have in common.
 func (w *messageWriter) begin(m *broker.Incoming, id string, redelivered bool) {
 	w.frame.Headers = w.frame.Headers[:0]
-	w.header("subscription", w.sub.id)
+	w.header("subscription", w.sub.key.name())
 	w.header("message-id", id)
 	w.header("destination", "/exchange/"+m.Exchange+"/"+m.RoutingKey)
 	w.header("redelivered", strconv.FormatBool(redelivered))

@@ -46,7 +46,9 @@ func explain(err error) *stomp.ServerError {
 	var violation *stomp.ProtocolError
 	switch {
 	case errors.As(err, &violation):
-		return serverError(violation.Reason)
+		e := serverError(violation.Reason)
+		e.ReceiptID = violation.ReceiptID
+		return e
 	case errors.Is(err, embedded.ErrFull):
 		return serverError("the disk is full" + systemReason(err) + ": the message was not stored, send it again later")
 	case errors.Is(err, embedded.ErrUnwritable):

@@ -3,6 +3,8 @@ package local
 import (
 	"fmt"
 	"log/slog"
+	"mime"
+	"strings"
 
 	"peerlink/broker"
 	"peerlink/broker/embedded"
@@ -98,11 +100,21 @@ func message(f *stomp.Frame) (m broker.Outgoing, err error) {
 	if m.ContentType, err = required(f, "content-type"); err != nil {
 		return m, err
 	}
-	if m.ContentType != contentType {
+	if !isJSON(m.ContentType) {
 		return m, refusef("SEND with content-type %.100q: expected %s", m.ContentType, contentType)
 	}
-	m.Body = f.Body
+	m.ContentType, m.Body = contentType, f.Body
 	return m, nil
+}
+
+// isJSON reports whether a content type, perhaps with parameters, is that of JSON in UTF-8.
+func isJSON(s string) bool {
+	if s == contentType {
+		return true
+	}
+	media, parameters, err := mime.ParseMediaType(s)
+	charset, ok := parameters["charset"]
+	return err == nil && media == contentType && (!ok || strings.EqualFold(charset, "utf-8"))
 }
 
 // keepInvalid reports whether the message of a SEND is to be set aside if it could never be sent.

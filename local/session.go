@@ -29,11 +29,11 @@ type session struct {
 	tags      atomic.Uint64 // the last tag of a delivery, of all subscriptions
 
 	mu            sync.Mutex
-	pending       int                      // operations in progress: neither failed nor answered
-	receipts      []string                 // receipt IDs of the receipts to be written
-	subscriptions map[string]*subscription // by the client's id
-	prefetch      int                      // sum of the prefetch limits of the subscriptions
-	end           *endReason               // why and how the session ends; nil while it is running
+	pending       int      // operations in progress: neither failed nor answered
+	receipts      []string // receipt IDs of the receipts to be written
+	subscriptions map[subscriptionKey]*subscription
+	prefetch      int        // sum of the prefetch limits of the subscriptions
+	end           *endReason // why and how the session ends; nil while it is running
 }
 
 // endReason describes how a session ends.
@@ -56,7 +56,7 @@ func newSession(d *Door, conn *stomp.Conn, log *slog.Logger) *session {
 		wake:          wait.NewSignal(),
 		slotFreed:     wait.NewSignal(),
 		aborted:       make(chan struct{}),
-		subscriptions: make(map[string]*subscription),
+		subscriptions: make(map[subscriptionKey]*subscription),
 	}
 	s.opCtx, s.cancelOps = context.WithCancel(context.Background())
 	return s

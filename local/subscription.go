@@ -1,6 +1,7 @@
 package local
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -11,12 +12,19 @@ import (
 	"peerlink/stomp"
 )
 
+// subscriptionKey identifies a subscription on its connection: by its id, or by its destination
+// if the client has given no id, as STOMP 1.0 allows. The other field is empty.
+type subscriptionKey struct{ id, destination string }
+
+// name returns what the frames of the subscription contain.
+func (k subscriptionKey) name() string { return cmp.Or(k.id, k.destination) }
+
 // subscribeOptions are the options of a SUBSCRIBE.
 type subscribeOptions struct {
-	id       string
+	key      subscriptionKey
 	copies   bool // of received messages; otherwise the inbox itself
 	ack      AckMode
-	prefetch int
+	prefetch int // 0: as many as the connection may have
 }
 
 // subscription delivers messages of the inbox, or copies of them, to the client.
@@ -52,43 +60,48 @@ func (s *session) addSubscription(o subscribeOptions) error {
 		go sub.run(ctx, s, watcher.Close, func() error { return s.deliverCopies(ctx, sub, watcher) })
 		return nil
 	}
-	sub.source, sub.unacked = store.Subscribe(inbox), newUnacked(o.prefetch)
+	sub.source, sub.unacked = store.Subscribe(inbox), newUnacked(sub.prefetch)
 	go sub.run(ctx, s, sub.source.Close, func() error { return s.deliver(ctx, sub) })
 	return nil
 }
 
-// register adds a subscription if the bounds allow it.
+// register adds a subscription if the bounds allow it, and sets its prefetch if that is 0.
 func (s *session) register(sub *subscription) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if sub.prefetch == 0 {
+		sub.prefetch = max(min(maxPrefetch, s.door.bounds.prefetch-s.prefetch), 1)
+	}
 	switch {
 	case s.end != nil:
 		return refusef("SUBSCRIBE: the session has ended")
-	case s.subscriptions[sub.id] != nil:
-		return refusef("SUBSCRIBE with id %q, which another subscription of this connection has", sub.id)
+	case s.subscriptions[sub.key] != nil && sub.key.id == "":
+		return refusef("SUBSCRIBE without id to %q, which another subscription of this connection has", sub.key.destination)
+	case s.subscriptions[sub.key] != nil:
+		return refusef("SUBSCRIBE with id %q, which another subscription of this connection has", sub.key.id)
 	case len(s.subscriptions) == s.door.bounds.subscriptions:
 		return refusef("SUBSCRIBE: this connection has %d subscriptions, which is the limit", len(s.subscriptions))
 	case s.prefetch+sub.prefetch > s.door.bounds.prefetch:
 		return refusef("SUBSCRIBE with prefetch-count %d: the prefetch-counts of a connection's subscriptions may be %d together, and %d are taken",
 			sub.prefetch, s.door.bounds.prefetch, s.prefetch)
 	}
-	s.subscriptions[sub.id] = sub
+	s.subscriptions[sub.key] = sub
 	s.prefetch += sub.prefetch
 	return nil
 }
 
 // removeSubscription ends a subscription, and waits until its unacknowledged messages are
 // returned to the inbox.
-func (s *session) removeSubscription(id string) error {
-	sub := s.subscription(id)
+func (s *session) removeSubscription(key subscriptionKey) error {
+	sub := s.subscription(key)
 	if sub == nil {
-		return refusef("UNSUBSCRIBE of %.100q: this connection has no such subscription", id)
+		return refusef("UNSUBSCRIBE of %.100q: this connection has no such subscription", key.name())
 	}
 	sub.stop()
 	<-sub.done
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	delete(s.subscriptions, id)
+	delete(s.subscriptions, key)
 	s.prefetch -= sub.prefetch
 	return nil
 }
@@ -108,10 +121,10 @@ func (s *session) unsubscribeAll() {
 	}
 }
 
-func (s *session) subscription(id string) *subscription {
+func (s *session) subscription(key subscriptionKey) *subscription {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.subscriptions[id]
+	return s.subscriptions[key]
 }
 
 // run delivers messages until the subscription is canceled. If delivery fails before, run ends
@@ -123,7 +136,7 @@ func (sub *subscription) run(ctx context.Context, s *session, release, deliver f
 	case errors.Is(err, errConnection):
 		s.failConnection(err)
 	default:
-		s.fail(fmt.Errorf("subscription %q: %w", sub.id, err))
+		s.fail(fmt.Errorf("subscription %q: %w", sub.key.name(), err))
 	}
 	sub.stop()
 	if err := release(); err != nil {
@@ -217,12 +230,12 @@ func (s *session) deliverOne(sub *subscription, w *messageWriter, m *embedded.In
 	var tag uint64
 	if sub.ack != AckAuto {
 		tag = s.tags.Add(1)
-		sub.unacked.add(tag, m.Seq) // before it is written, because the ACK may be received at once
+		sub.unacked.add(held{tag, m.Seq, m.ID}) // before it is written, because the ACK may be received at once
 	}
 	err = w.write(m, tag)
 	if errors.Is(err, stomp.ErrUnsendable) {
 		s.log.Error("a message in the inbox can not be delivered", "err", err)
-		sub.unacked.remove(tag, false)
+		sub.unacked.remove(tagged(tag), false)
 		sub.unacked.free(1)
 		return false, nil
 	}

@@ -36,7 +36,11 @@ type unacked struct {
 	held []held // messages that the client can acknowledge, with growing tags
 }
 
-type held struct{ tag, seq uint64 }
+// held is a delivered message.
+type held struct {
+	tag, seq uint64
+	id       string // message-id
+}
 
 func newUnacked(prefetch int) *unacked {
 	return &unacked{prefetch: prefetch, freed: wait.NewSignal()}
@@ -66,19 +70,39 @@ func (u *unacked) free(n int) {
 }
 
 // add adds a message that the client can acknowledge. Tags must grow.
-func (u *unacked) add(tag, seq uint64) {
+func (u *unacked) add(h held) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	u.held = append(u.held, held{tag, seq})
+	u.held = append(u.held, h)
+}
+
+// find returns the index of a message among those that are held, which have growing tags; ok is
+// false if it is not there.
+type find func([]held) (i int, ok bool)
+
+// tagged finds a message by its tag.
+func tagged(tag uint64) find {
+	return func(list []held) (int, bool) {
+		return slices.BinarySearchFunc(list, tag, func(h held, tag uint64) int { return cmp.Compare(h.tag, tag) })
+	}
+}
+
+// named finds a message by its message-id. A client that acknowledges in order finds it at the
+// beginning.
+func named(id string) find {
+	return func(list []held) (int, bool) {
+		i := slices.IndexFunc(list, func(h held) bool { return h.id == id })
+		return i, i >= 0
+	}
 }
 
 // remove removes a message and, if cumulative, all messages before it. It returns their
 // sequence numbers, or none if the message is not held. The messages stay counted in
 // used until free is called.
-func (u *unacked) remove(tag uint64, cumulative bool) []uint64 {
+func (u *unacked) remove(message find, cumulative bool) []uint64 {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	last, ok := slices.BinarySearchFunc(u.held, tag, func(h held, tag uint64) int { return cmp.Compare(h.tag, tag) })
+	last, ok := message(u.held)
 	if !ok {
 		return nil
 	}

@@ -3,6 +3,7 @@ package stomp
 import (
 	"slices"
 	"strconv"
+	"strings"
 	"unicode/utf8"
 )
 
@@ -15,6 +16,16 @@ func appendFrame(dst []byte, f *Frame) ([]byte, error) {
 }
 
 func (l Limits) appendFrame(dst []byte, f *Frame) ([]byte, error) {
+	return encoder{Limits: l}.appendFrame(dst, f)
+}
+
+// encoder writes frames of one connection.
+type encoder struct {
+	Limits
+	raw bool // headers are not escaped, as in STOMP 1.0
+}
+
+func (l encoder) appendFrame(dst []byte, f *Frame) ([]byte, error) {
 	switch {
 	case !isCommand(f.Command) || len(f.Command) > l.Command:
 		return dst, unsendablef("%.40q is not a command of 1 to %d capital letters", f.Command, l.Command)
@@ -33,7 +44,7 @@ func (l Limits) appendFrame(dst []byte, f *Frame) ([]byte, error) {
 	return append(out, 0), nil
 }
 
-func (l Limits) appendHeaders(out []byte, f *Frame) ([]byte, error) {
+func (l encoder) appendHeaders(out []byte, f *Frame) ([]byte, error) {
 	start, count := len(out), len(f.Headers)
 	for i := range f.Headers {
 		var err error
@@ -62,12 +73,15 @@ func (l Limits) appendHeaders(out []byte, f *Frame) ([]byte, error) {
 
 // appendHeader appends one header line. Errors must not quote values: a CONNECT
 // may contain a passcode.
-func (l Limits) appendHeader(out []byte, command string, h *Header) ([]byte, error) {
+func (l encoder) appendHeader(out []byte, command string, h *Header) ([]byte, error) {
 	start := len(out)
-	out = appendEscaped(out, h.Name)
+	if l.raw && (strings.ContainsAny(h.Name, ":\r\n") || strings.ContainsAny(h.Value, "\r\n")) {
+		return nil, unsendablef("header %.40q of %s has a line end or a colon, which STOMP %s can not express", h.Name, command, version10)
+	}
+	out = l.appendText(out, h.Name)
 	nameSize := len(out) - start
 	out = append(out, ':')
-	out = appendEscaped(out, h.Value)
+	out = l.appendText(out, h.Value)
 	valueSize := len(out) - start - nameSize - 1
 	switch {
 	case nameSize == 0:
@@ -80,4 +94,12 @@ func (l Limits) appendHeader(out []byte, command string, h *Header) ([]byte, err
 		return nil, unsendablef("header %.40q of %s is not valid UTF-8", h.Name, command)
 	}
 	return append(out, '\n'), nil
+}
+
+// appendText appends a name or a value of a header.
+func (l encoder) appendText(out []byte, s string) []byte {
+	if l.raw {
+		return append(out, s...)
+	}
+	return appendEscaped(out, s)
 }

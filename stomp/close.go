@@ -172,15 +172,22 @@ func (c *Conn) flushErr() error {
 }
 
 // Fail sends an ERROR and closes the connection, in at most twice [CloseTimeout]. What
-// does not fit into [DefaultLimits] is shortened (the message) or left out. If the ERROR
-// was not written, Fail returns the reason.
-func (c *Conn) Fail(e *ServerError) error { return c.sendLast(DefaultLimits(), e.frame()) }
+// does not fit into the limits of the connection is shortened (the message) or left out. If
+// the ERROR was not written, Fail returns the reason.
+func (c *Conn) Fail(e *ServerError) error { return c.sendLast(c.limits, e.frame(c.encoder())) }
+
+// encoder returns the encoder of the connection's frames.
+func (c *Conn) encoder() encoder {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return encoder{c.limits, c.raw}
+}
 
 // sendLast writes one more frame, and closes the connection.
 func (c *Conn) sendLast(l Limits, f *Frame) error {
 	ctx, cancel := context.WithTimeout(context.Background(), CloseTimeout)
 	defer cancel()
-	err := c.write(ctx, func(dst []byte) ([]byte, error) { return l.appendFrame(dst, f) })
+	err := c.write(ctx, func(dst []byte) ([]byte, error) { return encoder{l, c.raw}.appendFrame(dst, f) })
 	if closeErr := c.CloseAfterFlush(CloseTimeout); err == nil {
 		err = closeErr
 	}

@@ -47,6 +47,7 @@ type Conn struct {
 	beatInterval time.Duration // interval of our heart-beats; 0: none
 	maxSilence   time.Duration // how long the peer may send nothing; 0: forever
 	opened       bool          // the opening handshake is complete
+	raw          bool          // headers are not escaped, see [encoder]
 	inFrame      bool          // a part of a frame has been received
 	frameEnd     time.Time     // when the rest must have been received; zero: no read has waited for it yet
 }
@@ -72,7 +73,7 @@ func NewConn(nc net.Conn, l Limits) *Conn {
 // is complete, unless Accept has done so.
 func (c *Conn) StartHeartBeat(agreed HeartBeat) {
 	c.mu.Lock()
-	c.opened, c.beatInterval, c.maxSilence = true, agreed.Send, agreed.maxSilence()
+	c.opened, c.beatInterval, c.maxSilence = true, agreed.beatInterval(), agreed.maxSilence()
 	if c.err == nil && c.readErr == nil {
 		c.setReadDeadline() // for a ReadFrame in progress
 	}
@@ -200,7 +201,7 @@ func (c *Conn) setInFrame(in bool) {
 // [ErrClosed], [ErrStalled], or an error of the network.
 func (c *Conn) WriteFrame(f *Frame) error {
 	return c.write(context.Background(), func(dst []byte) ([]byte, error) {
-		return c.limits.appendFrame(dst, f)
+		return encoder{c.limits, c.raw}.appendFrame(dst, f)
 	})
 }
 

@@ -10,7 +10,7 @@
 //
 // Each layer can be used without those above it. A server that offers subscriptions is
 // built on [Conn]: after the opening handshake ([Conn.Accept]), it reads and writes any
-// frames.
+// frames. Such a server may accept clients of STOMP 1.0 and 1.1 too ([Acceptance].Versions).
 //
 // # A session
 //
@@ -47,7 +47,7 @@
 // # Heart-beats
 //
 // Each side offers and requests an interval, see [HeartBeat]. On an idle connection a
-// line end is sent each interval, and every byte received counts as a heart-beat. If
+// line end is sent a quarter before each interval is over, and every byte received counts as a heart-beat. If
 // no byte is received for the agreed interval plus a grace time for slow networks, the
 // connection is closed ([ErrSilent]). The connection is also closed if a frame has begun
 // and is not complete after half a minute plus a second for each 1,000 bytes that a frame

@@ -29,7 +29,11 @@ var (
 
 // ProtocolError describes how the peer has violated STOMP. Reason may be sent to the
 // peer and logged: it is short, and quotes no header that could be a secret.
-type ProtocolError struct{ Reason string }
+type ProtocolError struct {
+	Reason string
+	// ReceiptID is the receipt header of the frame that violates STOMP, if that was received.
+	ReceiptID string
+}
 
 func (e *ProtocolError) Error() string { return "stomp: protocol error: " + e.Reason }
 
@@ -65,10 +69,13 @@ func (e *ServerError) Error() string {
 }
 
 // frame returns the ERROR frame. It must be sendable with any content, so what does not
-// fit into the default limits is shortened or left out.
-func (e *ServerError) frame() *Frame {
-	l := DefaultLimits()
-	f := NewFrame("ERROR", "message", clip(e.Message, l.HeaderValue))
+// fit into the limits is shortened or left out.
+func (e *ServerError) frame(l encoder) *Frame {
+	message := e.Message
+	if l.raw {
+		message = strings.NewReplacer("\r", " ", "\n", " ").Replace(message)
+	}
+	f := NewFrame("ERROR", "message", clip(message, l.HeaderValue))
 	for _, h := range []Header{
 		{"receipt-id", e.ReceiptID},
 		{"type", e.Type},

@@ -91,7 +91,7 @@ func TestErrorFrameFits(t *testing.T) {
 		{Message: "\xff", ReceiptID: "\xff"},
 		{Message: strings.Repeat(":", 250), ReceiptID: strings.Repeat(":", 250), Type: strings.Repeat(":", 250), ContentType: strings.Repeat(":", 250)},
 	} {
-		b, err := appendFrame(nil, e.frame())
+		b, err := appendFrame(nil, e.frame(encoder{Limits: DefaultLimits()}))
 		if err != nil {
 			t.Errorf("%+v: %v", e, err)
 			continue
@@ -117,5 +117,21 @@ func TestErrorFrameFits(t *testing.T) {
 		if len(got.Body) != want {
 			t.Errorf("body of %d bytes became %d, want %d", len(e.Body), len(got.Body), want)
 		}
+	}
+}
+
+// In STOMP 1.0, which has no escapes, a header with a line end is never written, since it would
+// become several headers; an ERROR is written nevertheless, with its message in one line.
+func TestHeadersWithoutEscapes(t *testing.T) {
+	raw := encoder{Limits: DefaultLimits(), raw: true}
+	for _, f := range []*Frame{NewFrame("MESSAGE", "a", "b\nc:d"), NewFrame("MESSAGE", "a", "b\r"), NewFrame("MESSAGE", "a:b", "c"), NewFrame("MESSAGE", "a\nb", "c")} {
+		if b, err := raw.appendFrame(nil, f); !errors.Is(err, ErrUnsendable) {
+			t.Errorf("%v is written as %q", f.Headers, b)
+		}
+	}
+	e := &ServerError{Message: "one\r\ntwo: \\n", ReceiptID: `a:b\c`}
+	b, err := raw.appendFrame(nil, e.frame(raw))
+	if want := "ERROR\nmessage:one  two: \\n\nreceipt-id:a:b\\c\ncontent-length:0\n\n\x00"; err != nil || string(b) != want {
+		t.Errorf("got %q, %v, want %q", b, err, want)
 	}
 }

@@ -2,6 +2,7 @@ package stomp
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"slices"
 	"strings"
@@ -9,8 +10,11 @@ import (
 )
 
 const (
-	// Version is the only version of STOMP that this package implements.
+	// Version is the version of STOMP that clients of this package use, and servers unless
+	// [Acceptance].Versions has others.
 	Version = "1.2"
+
+	version10 = "1.0"
 
 	// DefaultConnectTimeout is how long the opening handshake may take.
 	DefaultConnectTimeout = 10 * time.Second
@@ -19,26 +23,47 @@ const (
 	serverName = "peerlink"
 )
 
+// AllVersions are the versions of STOMP that [Acceptance].Versions may have, the preferred one
+// first. In version 1.0 headers are not escaped, and its clients do not send accept-version.
+// Version 1.1 is read and written as 1.2.
+var AllVersions = []string{Version, "1.1", version10}
+
+// Acceptance configures [Conn.Accept].
+type Acceptance struct {
+	HeartBeat HeartBeat // what to offer and to request
+	Versions  []string  // of STOMP, the preferred one first; nil: only [Version]
+	// Check is called with the client's frame before CONNECTED is sent. If it returns an error,
+	// the client is rejected, and receives the text of the error. It may be nil.
+	Check func(connect *Frame) error
+}
+
 // Accept performs the server's part of the opening handshake (STOMP 1.2, "Connecting"):
-// it reads CONNECT or STOMP, sends CONNECTED, and starts the heart-beats. Before it sends
-// CONNECTED, it calls check, unless that is nil, with the client's frame. If check returns
-// an error, the client is rejected, and receives the text of the error.
+// it reads CONNECT or STOMP, sends CONNECTED, and starts the heart-beats.
 //
 // If Accept fails, it closes the connection, after sending an ERROR if the client has
-// caused the failure. The error is a [*ProtocolError], the error of check, the cause of the
+// caused the failure. The error is a [*ProtocolError], the error of a.Check, the cause of the
 // end of ctx, or one of [Conn.ReadFrame].
-func (c *Conn) Accept(ctx context.Context, own HeartBeat, check func(connect *Frame) error) error {
-	own = own.orDefault()
+func (c *Conn) Accept(ctx context.Context, a Acceptance) error {
+	own := a.HeartBeat.orDefault()
+	if len(a.Versions) == 0 {
+		a.Versions = []string{Version}
+	}
 	return c.closeOnError(ctx, func() error {
-		theirs, err := c.readConnect(check)
+		version, theirs, err := c.readConnect(a)
 		if err != nil {
 			return err
 		}
-		if err := c.WriteFrame(NewFrame("CONNECTED",
-			"version", Version,
+		connected := NewFrame("CONNECTED",
+			"version", version,
 			"heart-beat", own.String(),
 			"server", serverName,
-		)); err != nil {
+		)
+		if version == version10 { // requires a session header
+			connected.Headers = append(connected.Headers, Header{"session", rand.Text()})
+			c.reader.raw = true
+			c.setRaw()
+		}
+		if err := c.WriteFrame(connected); err != nil {
 			return err
 		}
 		c.StartHeartBeat(own.Negotiate(theirs))
@@ -46,31 +71,53 @@ func (c *Conn) Accept(ctx context.Context, own HeartBeat, check func(connect *Fr
 	})
 }
 
-// readConnect reads and checks the client's first frame, and returns its heart-beat
-// header. If it rejects the frame, it sends the client an ERROR and closes the connection.
-func (c *Conn) readConnect(check func(connect *Frame) error) (HeartBeat, error) {
+func (c *Conn) setRaw() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.raw = true
+}
+
+// readConnect reads and checks the client's first frame, and returns the version to use and the
+// client's heart-beat header. If it rejects the frame, it sends the client an ERROR and closes the
+// connection.
+func (c *Conn) readConnect(a Acceptance) (version string, theirs HeartBeat, err error) {
 	connect, err := c.ReadFrame()
 	if err != nil {
-		return HeartBeat{}, c.failIfClientError(err)
+		return "", HeartBeat{}, c.failIfClientError(err)
 	}
 	if !isConnect(connect.Command) {
-		return HeartBeat{}, c.failIfClientError(protocolErrorf("expected CONNECT or STOMP first, not %.40s", connect.Command))
+		return "", HeartBeat{}, c.failIfClientError(protocolErrorf("expected CONNECT or STOMP first, not %.40s", connect.Command))
 	}
-	if versions, _ := connect.Get("accept-version"); !slices.Contains(strings.Split(versions, ","), Version) {
-		return HeartBeat{}, c.failVersion()
+	if version = chooseVersion(connect, a.Versions); version == "" {
+		return "", HeartBeat{}, c.failVersion(a.Versions)
 	}
 	beat, _ := connect.Get("heart-beat")
-	theirs, err := ParseHeartBeat(beat)
-	if err != nil {
-		return HeartBeat{}, c.failIfClientError(err)
+	if theirs, err = ParseHeartBeat(beat); err != nil {
+		return "", HeartBeat{}, c.failIfClientError(err)
 	}
-	if check != nil {
-		if err := check(connect); err != nil {
+	if a.Check != nil {
+		if err := a.Check(connect); err != nil {
 			c.Fail(&ServerError{Message: err.Error()})
-			return HeartBeat{}, err
+			return "", HeartBeat{}, err
 		}
 	}
-	return theirs, nil
+	return version, theirs, nil
+}
+
+// chooseVersion returns the first of the versions that the client accepts, or "" if it accepts
+// none of them.
+func chooseVersion(connect *Frame, versions []string) string {
+	accepted, ok := connect.Get("accept-version")
+	if !ok {
+		accepted = version10
+	}
+	theirs := strings.Split(accepted, ",")
+	for _, v := range versions {
+		if slices.Contains(theirs, v) {
+			return v
+		}
+	}
+	return ""
 }
 
 // failIfClientError sends an ERROR and closes the connection if err is a violation of the
@@ -86,18 +133,19 @@ func (c *Conn) failIfClientError(err error) error {
 	return err
 }
 
-// failVersion sends the client an ERROR with the supported version (STOMP 1.2, "Protocol
+// failVersion sends the client an ERROR with the supported versions (STOMP 1.2, "Protocol
 // Negotiation"), closes the connection, and returns the error.
-func (c *Conn) failVersion() error {
-	violation := &ProtocolError{Reason: "accept-version does not have " + Version}
+func (c *Conn) failVersion(versions []string) error {
+	supported := strings.Join(versions, ",")
+	violation := &ProtocolError{Reason: "accept-version does not have " + supported}
 	e := &ServerError{
 		Message:     violation.Reason,
 		ContentType: "text/plain",
-		Body:        []byte("Supported protocol versions are " + Version),
+		Body:        []byte("Supported protocol versions are " + supported),
 	}
-	f := e.frame()
-	f.Headers = append(f.Headers, Header{"version", Version})
-	c.sendLast(DefaultLimits(), f)
+	f := e.frame(c.encoder())
+	f.Headers = append(f.Headers, Header{"version", supported})
+	c.sendLast(c.limits, f)
 	return violation
 }
 

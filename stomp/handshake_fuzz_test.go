@@ -75,7 +75,7 @@ func testHandshake(t *testing.T, server bool, data []byte) {
 	start := time.Now()
 	var err error
 	if server {
-		err = c.Accept(ctx, HeartBeat{}, nil)
+		err = c.Accept(ctx, Acceptance{})
 	} else {
 		err = c.connect(ctx, HeartBeat{})
 	}

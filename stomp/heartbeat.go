@@ -87,6 +87,11 @@ func (h HeartBeat) orDefault() HeartBeat {
 	return h
 }
 
+// beatInterval returns after how much time without sending a heart-beat is sent on a connection
+// with these agreed intervals; 0 means never. It leaves a quarter of the interval for delays in
+// this process and in the network.
+func (h HeartBeat) beatInterval() time.Duration { return max(h.Send-h.Send/4, 0) }
+
 // maxSilence returns for how long the other side may send no data on a connection with
 // these agreed intervals; 0 means forever.
 func (h HeartBeat) maxSilence() time.Duration {

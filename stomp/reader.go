@@ -20,6 +20,7 @@ type Reader struct {
 	br       *bufio.Reader
 	limits   Limits
 	lineEnds allowance // between frames
+	raw      bool      // headers are not escaped, as in STOMP 1.0
 
 	// The headers of the frame that is being read; both slices are reused. text contains
 	// all names and values, unescaped, one after the other, and ends contains the offsets
@@ -51,11 +52,30 @@ func (r *Reader) ReadFrame() (*Frame, error) {
 
 // readRest is the part of ReadFrame after skipHeartBeats: it reads a whole frame.
 func (r *Reader) readRest() (*Frame, error) {
+	r.text, r.ends = r.text[:0], r.ends[:0]
 	f, err := r.readFrame()
 	if err == io.EOF {
 		err = io.ErrUnexpectedEOF
 	}
+	var violation *ProtocolError
+	if errors.As(err, &violation) {
+		violation.ReceiptID = r.receipt()
+	}
 	return f, err
+}
+
+// receipt returns the receipt header among the headers of the frame that were read, or "" if
+// there is none.
+func (r *Reader) receipt() string {
+	start := 0
+	for i := 0; i+1 < len(r.ends); i += 2 {
+		name, value := r.text[start:r.ends[i]], r.text[r.ends[i]:r.ends[i+1]]
+		if string(name) == "receipt" {
+			return string(value)
+		}
+		start = r.ends[i+1]
+	}
+	return ""
 }
 
 // skipHeartBeats skips line ends before a frame.
@@ -131,7 +151,6 @@ func (r *Reader) readLine(limit int) ([]byte, error) {
 // readHeaders reads the header lines and the empty line after them. All names and values
 // share one allocation.
 func (r *Reader) readHeaders(f *Frame) error {
-	r.text, r.ends = r.text[:0], r.ends[:0]
 	for size := 0; ; {
 		line, err := r.readLine(r.limits.HeaderName + 1 + r.limits.HeaderValue)
 		if err == errLineTooLong {
@@ -180,7 +199,7 @@ func (r *Reader) addHeader(command string, line []byte) error {
 		return protocolErrorf("value of header %.40q of %s is longer than %d bytes", name, command, r.limits.HeaderValue)
 	case bytes.IndexByte(line, '\r') >= 0:
 		return protocolErrorf("header %.40q of %s has a carriage return that is not escaped", name, command)
-	case !lenient && bytes.IndexByte(value, ':') >= 0:
+	case !lenient && !r.raw && bytes.IndexByte(value, ':') >= 0:
 		return protocolErrorf("header %.40q of %s has a colon that is not escaped", name, command)
 	}
 	for _, s := range [...][]byte{name, value} {
@@ -188,7 +207,9 @@ func (r *Reader) addHeader(command string, line []byte) error {
 		if !utf8.Valid(s) {
 			return protocolErrorf("header %.40q of %s is not valid UTF-8", name, command)
 		}
-		if r.text, ok = appendUnescaped(r.text, s, lenient); !ok {
+		if r.raw {
+			r.text = append(r.text, s...)
+		} else if r.text, ok = appendUnescaped(r.text, s, lenient); !ok {
 			return protocolErrorf("header %.40q of %s has an undefined escape", name, command)
 		}
 		r.ends = append(r.ends, len(r.text))

@@ -15,7 +15,7 @@ type ServerConfig struct {
 	Destination    string        // the only destination allowed in messages
 	HeartBeat      HeartBeat     // what to offer and to request
 	ConnectTimeout time.Duration // limit of the opening handshake; 0: DefaultConnectTimeout
-	Limits         Limits        // of received frames, and of receipts; zero fields: DefaultLimits
+	Limits         Limits        // of received frames, receipts and errors; zero fields: DefaultLimits
 }
 
 // Received is a message that a [Server] has received.
@@ -47,7 +47,7 @@ func NewServer(ctx context.Context, nc net.Conn, cfg ServerConfig) (*Server, err
 	ctx, cancel := withConnectTimeout(ctx, cfg.ConnectTimeout)
 	defer cancel()
 	s := &Server{conn: NewConn(nc, cfg.Limits), destination: cfg.Destination}
-	if err := s.conn.Accept(ctx, cfg.HeartBeat, nil); err != nil {
+	if err := s.conn.Accept(ctx, Acceptance{HeartBeat: cfg.HeartBeat}); err != nil {
 		return nil, err
 	}
 	return s, nil
