@@ -399,7 +399,7 @@ func TestUnsendable(t *testing.T) {
 				t.Fatal(err)
 			}
 			m := incoming("monster")
-			m.Headers = []broker.Header{{Name: "coordinator-type", Value: strings.Repeat("x", 501)}}
+			m.Headers = []broker.Header{{Name: "coordinator-type", Value: strings.Repeat("x", maxHeaderValue+1)}}
 			if err := p.Publish(t.Context(), m); err != nil {
 				t.Fatal(err)
 			}
