@@ -52,7 +52,7 @@ func openDoor(t *testing.T, n *linktest.Node) (state string) {
 	}
 	kind := n.Identity().Type
 	door, err := local.Open(local.Config{
-		Store: n.Store, StateDir: state, Inbox: kind.Inbox(), Exchanges: kind.Outboxes(), Messages: n.Config.Outbox, Log: n.Log.Logger(),
+		Store: n.Store, StateDir: state, Listen: "127.0.0.1:0", Inbox: kind.Inbox(), Exchanges: kind.Outboxes(), Messages: n.Config.Outbox, Log: n.Log.Logger(),
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -56,9 +56,8 @@ const (
 	maxHeaderValue = 4096
 )
 
-// heartBeat is what the door offers, and requests: as often as the client wants, but not more than
-// once a second.
-var heartBeat = stomp.HeartBeat{Send: time.Second, Receive: time.Second}
+// minHeartBeat is the shortest interval of heart-beats.
+const minHeartBeat = time.Second
 
 // frameLimits returns the limits of frames. They are larger than those of links with peers:
 // applications and their libraries add headers of their own, a message from a peer may

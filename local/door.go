@@ -315,7 +315,7 @@ func (d *Door) serve(ctx context.Context, c *openingConn, log *slog.Logger) {
 	}()
 	opening, cancel := context.WithTimeoutCause(c.ctx, d.bounds.connectTime, stomp.ErrConnectTimeout)
 	defer cancel()
-	err := conn.Accept(opening, stomp.Acceptance{HeartBeat: heartBeat, Versions: stomp.AllVersions, Check: func(connect *stomp.Frame) error {
+	err := conn.Accept(opening, stomp.Acceptance{MinHeartBeat: minHeartBeat, Versions: stomp.AllVersions, Check: func(connect *stomp.Frame) error {
 		if err := d.authenticate(opening, connect); err != nil {
 			return err
 		}

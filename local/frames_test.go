@@ -183,23 +183,27 @@ func TestContentTypeParameters(t *testing.T) {
 	}
 }
 
-// The door offers heart-beats as often as the client asks for, down to once a second, sends them,
-// and agrees to the interval in which the client sends its own.
-func TestHeartBeatAsAgreed(t *testing.T) {
+// The door offers and requests the heart-beats that the client requests and offers, down to one in
+// a second, and sends its own.
+func TestHeartBeat(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t, nil)
-	nc := h.dial()
-	fmt.Fprintf(nc, "CONNECT\naccept-version:1.2\nheart-beat:0,1000\npasscode:%s\n\n\x00", h.secret)
-	r := stomp.NewReader(nc, frameLimits())
-	f, err := r.ReadFrame()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if beat, _ := f.Get("heart-beat"); beat != "1000,1000" {
-		t.Errorf("CONNECTED with heart-beat %q", beat)
-	}
-	nc.SetReadDeadline(time.Now().Add(patience))
-	if _, err := io.ReadFull(nc, make([]byte, 1)); err != nil {
-		t.Errorf("no heart-beat: %v", err)
+	for theirs, ours := range map[string]string{"": "0,0", "0,0": "0,0", "10000,0": "0,10000", "5000,20000": "20000,5000", "50,1": "1000,1000"} {
+		h := newHouse(t, nil)
+		nc := h.dial()
+		fmt.Fprintf(nc, "CONNECT\naccept-version:1.2\nheart-beat:%s\npasscode:%s\n\n\x00", theirs, h.secret)
+		f, err := stomp.NewReader(nc, frameLimits()).ReadFrame()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if beat, _ := f.Get("heart-beat"); beat != ours {
+			t.Errorf("to %q the door says %q, expected %q", theirs, beat, ours)
+		}
+		nc.SetReadDeadline(time.Now().Add(patience))
+		if theirs != "50,1" {
+			continue
+		}
+		if _, err := io.ReadFull(nc, make([]byte, 1)); err != nil {
+			t.Errorf("no heart-beat: %v", err)
+		}
 	}
 }

@@ -31,7 +31,10 @@ var AllVersions = []string{Version, "1.1", version10}
 // Acceptance configures [Conn.Accept].
 type Acceptance struct {
 	HeartBeat HeartBeat // what to offer and to request
-	Versions  []string  // of STOMP, the preferred one first; nil: only [Version]
+	// MinHeartBeat, if not 0, makes the server offer what the client requests, and request what the
+	// client offers, but no interval that is shorter than this. HeartBeat has no effect then.
+	MinHeartBeat time.Duration
+	Versions     []string // of STOMP, the preferred one first; nil: only [Version]
 	// Check is called with the client's frame before CONNECTED is sent. If it returns an error,
 	// the client is rejected, and receives the text of the error. It may be nil.
 	Check func(connect *Frame) error
@@ -52,6 +55,9 @@ func (c *Conn) Accept(ctx context.Context, a Acceptance) error {
 		version, theirs, err := c.readConnect(a)
 		if err != nil {
 			return err
+		}
+		if a.MinHeartBeat > 0 {
+			own = theirs.mirrored(a.MinHeartBeat)
 		}
 		connected := NewFrame("CONNECTED",
 			"version", version,

@@ -75,6 +75,18 @@ func agreedInterval(send, receive time.Duration) time.Duration {
 	return max(send, receive)
 }
 
+// mirrored returns what the other side has to offer and to request so that both get what h
+// requests and offers, but no interval that is shorter than shortest.
+func (h HeartBeat) mirrored(shortest time.Duration) HeartBeat {
+	interval := func(d time.Duration) time.Duration {
+		if d <= 0 {
+			return 0
+		}
+		return max(d, shortest)
+	}
+	return HeartBeat{Send: interval(h.Receive), Receive: interval(h.Send)}
+}
+
 func milliseconds(d time.Duration) int64 {
 	d = min(max(d, 0), maxHeartBeat)
 	return (d + time.Millisecond - 1).Milliseconds()

@@ -69,7 +69,7 @@ func (a *app) serveCommand() *cobra.Command {
 servers to send what the node's applications have put into the queues. Peers
 that are added, that move or are deactivated are noticed within seconds.
 
-The node's applications connect to it by STOMP 1.2, on --local-listen and on a Unix
+The node's applications connect to it by STOMP, on --local-listen and on a Unix
 socket in the state folder, with the passcode in the file passcode there:
 
   SEND      /exchange/to_creditors/<routing key>    and to_debtors, creditors_out, debtors_out
