@@ -37,7 +37,6 @@ func TestOlderClients(t *testing.T) {
 			[]string{"version 1.0", "session", "sent RECEIPT", "message 1 PrepareTransfer false", "message 2 PrepareTransfer false"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			t.Parallel()
 			h := newHouse(t, nil)
 			h.publish(1, 2)
 			host, port, err := net.SplitHostPort(h.tcp())
