@@ -147,6 +147,9 @@ func (c *Certificate) load() (*tls.Certificate, error) {
 // ErrOwnKeyRevoked means that this node has revoked the server key that it uses.
 var ErrOwnKeyRevoked = errors.New("the server key has been revoked (nodeinfo/revoked-keys.txt), so that peers refuse it: use another key (peerlink server-cert issue, or renew --new-key)")
 
+// NotAfter returns the end of the certificate in use.
+func (c *Certificate) NotAfter() time.Time { return c.current.Load().Leaf.NotAfter }
+
 // checkRevoked returns [ErrOwnKeyRevoked] if the key in use has been revoked. If the list of revoked
 // keys can not be read at present, it returns nil.
 func (c *Certificate) checkRevoked() error {

@@ -52,6 +52,24 @@ type InitOptions struct {
 	ID      string   // accounting authorities: 8 hex digits; agents: empty, or the ID derived from the key
 	Servers []string // "host:port" for stomp.toml
 	Key     crypto.Signer
+	// Unfinished makes Init mark the node as one whose first server certificate and info-bundle are
+	// missing, until [Dir.FinishInit].
+	Unfinished bool
+}
+
+// unfinishedFile is the name of a file that exists from the beginning of an init until the first
+// server certificate and info-bundle have been made. The reference scripts do not read it.
+const unfinishedFile = "db/unfinished-init"
+
+// InitUnfinished reports whether the node's first server certificate and info-bundle are to be made yet,
+// because an init was interrupted ([InitOptions.Unfinished]).
+func (d *Dir) InitUnfinished() (bool, error) {
+	return exists(d.file(filepath.FromSlash(unfinishedFile)))
+}
+
+// FinishInit records that the node's first server certificate and info-bundle have been made.
+func (d *Dir) FinishInit() error {
+	return ignoreMissing(os.Remove(d.file(filepath.FromSlash(unfinishedFile))))
 }
 
 var aaID = regexp.MustCompile(`^[0-9a-f]{8}$`)
@@ -62,6 +80,12 @@ func CheckID(id string) error {
 		return fmt.Errorf("%q cannot be an accounting authority's ID: expected exactly 8 lowercase hex digits, for example 1234abcd", excerpt.Of(id))
 	}
 	return nil
+}
+
+// BegunID returns the node ID of an interrupted [Init] in a directory, or "" if there is none.
+func BegunID(path string) string {
+	id, _ := (&Dir{path: path}).readID()
+	return id
 }
 
 // CheckNoNode checks that [Init] may make a node in the directory. It fails with [ErrExists]
@@ -194,6 +218,9 @@ func (d *Dir) writeMissing(o InitOptions) error {
 	// among the generated files, which are written at the end; a file that exists is not
 	// written again.
 	files := d.counterFiles()
+	if o.Unfinished {
+		files = append(files, infobundle.File{Name: unfinishedFile, Data: []byte("The first server certificate and info-bundle are missing: \"peerlink init\" makes them.\n")})
+	}
 	if d.identity.Type == nodetype.CreditorsAgent {
 		files = append(files, infobundle.File{Name: "creditors-subnet.txt", Data: []byte("000001\n")})
 	}

@@ -290,3 +290,24 @@ func checkID(s string) error {
 // IssuedFile returns the path of the peer certificate that this node has issued to a
 // peer. The file has to be sent to the peer's operator.
 func (d *Dir) IssuedFile(id string) string { return d.file("peers", id, "peercert.crt") }
+
+// IssuedCertificate returns the peer certificate that this node has issued to a peer. It fails with
+// [ErrUnknownPeer] if there is no such peer, with [ErrDeactivated], or if the certificate is not valid.
+func (d *Dir) IssuedCertificate(id string) (*x509.Certificate, error) {
+	dir, err := d.peerDir(id)
+	if err != nil {
+		return nil, err
+	}
+	date, err := d.Deactivated(id)
+	if err != nil {
+		return nil, err
+	}
+	if date != "" {
+		return nil, fmt.Errorf("%w: %s", ErrDeactivated, id)
+	}
+	cert, err := readCert(dir, "peercert.crt")
+	if err == nil && !d.database().hasSigned(cert) {
+		err = fmt.Errorf("%s was not signed with this node's root key", d.IssuedFile(id))
+	}
+	return cert, err
+}

@@ -57,14 +57,29 @@ func (d *Dir) OwnStomp() (*StompConfig, error) {
 	return ParseStompTOML(data, d.identity.ID)
 }
 
-// OwnHosts returns the host names and addresses of the node's servers from its own
-// stomp.toml, or nil if this file can not be read or is invalid.
-func (d *Dir) OwnHosts() (hosts []string) {
+// OwnServers returns the addresses of the node's servers from its own stomp.toml, or nil if this file
+// can not be read or is invalid.
+func (d *Dir) OwnServers() []string {
 	stomp, err := d.OwnStomp()
 	if err != nil {
 		return nil
 	}
-	for _, server := range stomp.Servers {
+	return stomp.Servers
+}
+
+// OwnBundleURLs returns the URLs from the node's own stomp.toml at which it publishes its info-bundle,
+// or nil if there are none, or if this file can not be read or is invalid.
+func (d *Dir) OwnBundleURLs() []string {
+	stomp, err := d.OwnStomp()
+	if err != nil {
+		return nil
+	}
+	return stomp.BundleURLs
+}
+
+// OwnHosts returns the host names and addresses of the node's servers ([Dir.OwnServers]).
+func (d *Dir) OwnHosts() (hosts []string) {
+	for _, server := range d.OwnServers() {
 		if host, _, err := net.SplitHostPort(server); err == nil && !slices.Contains(hosts, host) {
 			hosts = append(hosts, host)
 		}

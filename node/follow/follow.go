@@ -36,9 +36,11 @@ var (
 	// too often.
 	errRedirect = errors.New("redirect not allowed")
 	// errStatus means that the server's response has a status other than 200 and 304.
-	errStatus = errors.New("the server has not returned an info-bundle")
+	errStatus = errors.New("the server has not returned the file")
 	// errTooLarge means that the response is larger than an info-bundle may be.
-	errTooLarge = errors.New("larger than an info-bundle may be")
+	errTooLarge = errors.New("larger than the file may be")
+	// ErrNotFound means that the server does not have the file.
+	ErrNotFound = fmt.Errorf("%w: the server answers 404 Not Found", errStatus)
 	// errOtherNode means that the bundle is valid, but has another root certificate.
 	errOtherNode = errors.New("the info-bundle has another root certificate")
 )
@@ -49,6 +51,8 @@ const (
 	maxRedirects = 5
 	maxHeader    = 64 << 10 // bytes of the header of a response
 	maxTag       = 256      // bytes of an ETag
+
+	maxCertificate = 64 << 10 // bytes of a certificate's file
 )
 
 // Tag identifies a version of the info-bundle on a server, by the ETag and Last-Modified headers.
@@ -96,21 +100,7 @@ type Fetcher struct {
 // report that the URL, a redirect or the response is not allowed, or that the bundle is another
 // node's.
 func (f *Fetcher) Fetch(ctx context.Context, from string, root *x509.Certificate, known Tag) (*infobundle.Bundle, Tag, error) {
-	limit := f.maxTime
-	if limit == 0 {
-		limit = maxTime
-	}
-	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("not complete within %v", limit))
-	defer cancel()
-	if !f.AllowLocal {
-		fetcher := *f
-		fetcher.ownHostAddrs = lookupOwnHosts(ctx, f.OwnHosts)
-		f = &fetcher
-	}
-	data, tag, err := f.get(ctx, from, known)
-	if errors.Is(err, context.DeadlineExceeded) {
-		err = context.Cause(ctx)
-	}
+	data, tag, err := f.fetch(ctx, from, known, infobundle.MaxSize)
 	if err != nil {
 		return nil, Tag{}, err
 	}
@@ -124,8 +114,45 @@ func (f *Fetcher) Fetch(ctx context.Context, from string, root *x509.Certificate
 	return b, tag, nil
 }
 
-// get returns the content at a URL.
-func (f *Fetcher) get(ctx context.Context, from string, known Tag) (data []byte, tag Tag, err error) {
+// FetchNew fetches the info-bundle of a node whose root certificate is not known yet. Whose bundle it is
+// has to be confirmed by other means.
+func (f *Fetcher) FetchNew(ctx context.Context, from string) (*infobundle.Bundle, error) {
+	data, _, err := f.fetch(ctx, from, Tag{}, infobundle.MaxSize)
+	if err != nil {
+		return nil, err
+	}
+	return infobundle.Read(data, time.Now())
+}
+
+// FetchCertificate fetches a file with a certificate, which it does not check. It fails with
+// [ErrNotFound] if the server does not have the file.
+func (f *Fetcher) FetchCertificate(ctx context.Context, from string) ([]byte, error) {
+	data, _, err := f.fetch(ctx, from, Tag{}, maxCertificate)
+	return data, err
+}
+
+// fetch returns the content at a URL, if it has at most max bytes.
+func (f *Fetcher) fetch(ctx context.Context, from string, known Tag, max int64) (data []byte, tag Tag, err error) {
+	limit := f.maxTime
+	if limit == 0 {
+		limit = maxTime
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("not complete within %v", limit))
+	defer cancel()
+	if !f.AllowLocal {
+		fetcher := *f
+		fetcher.ownHostAddrs = lookupOwnHosts(ctx, f.OwnHosts)
+		f = &fetcher
+	}
+	data, tag, err = f.get(ctx, from, known, max)
+	if errors.Is(err, context.DeadlineExceeded) {
+		err = context.Cause(ctx)
+	}
+	return data, tag, err
+}
+
+// get returns the content at a URL, if it has at most max bytes.
+func (f *Fetcher) get(ctx context.Context, from string, known Tag, max int64) (data []byte, tag Tag, err error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, from, nil)
 	if err != nil {
 		return nil, tag, err
@@ -146,17 +173,19 @@ func (f *Fetcher) get(ctx context.Context, from string, known Tag) (data []byte,
 	switch {
 	case resp.StatusCode == http.StatusNotModified && known != Tag{}:
 		return nil, tag, ErrUnchanged
+	case resp.StatusCode == http.StatusNotFound:
+		return nil, tag, ErrNotFound
 	case resp.StatusCode != http.StatusOK:
 		return nil, tag, fmt.Errorf("%w: the server answers %d %s", errStatus, resp.StatusCode, http.StatusText(resp.StatusCode))
-	case resp.ContentLength > infobundle.MaxSize:
-		return nil, tag, fmt.Errorf("%w: %d bytes, at most %d are allowed", errTooLarge, resp.ContentLength, infobundle.MaxSize)
+	case resp.ContentLength > max:
+		return nil, tag, fmt.Errorf("%w: %d bytes, at most %d are allowed", errTooLarge, resp.ContentLength, max)
 	}
-	data, err = io.ReadAll(io.LimitReader(resp.Body, infobundle.MaxSize+1))
+	data, err = io.ReadAll(io.LimitReader(resp.Body, max+1))
 	if err != nil {
 		return nil, tag, err
 	}
-	if len(data) > infobundle.MaxSize {
-		return nil, tag, fmt.Errorf("%w: more than the %d bytes allowed", errTooLarge, infobundle.MaxSize)
+	if int64(len(data)) > max {
+		return nil, tag, fmt.Errorf("%w: more than the %d bytes allowed", errTooLarge, max)
 	}
 	return data, tagOf(resp.Header), nil
 }

@@ -1,6 +1,7 @@
 // Package publish serves a node's newest info-bundle over HTTP, so that peers can get the node's new
-// addresses after a move. It serves nothing else, and does not authenticate clients. Info-bundles are
-// public and signed, so plain HTTP is sufficient.
+// addresses after a move, and the peer certificates that the node has issued. It serves nothing else,
+// and does not authenticate clients. Info-bundles and certificates are public and signed, so plain HTTP
+// is sufficient.
 package publish
 
 import (
@@ -14,7 +15,9 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
+	"strings"
 	"sync"
 	"time"
 
@@ -23,10 +26,24 @@ import (
 	"peerlink/internal/pendingconns"
 	"peerlink/node"
 	"peerlink/node/infobundle"
+	"peerlink/node/pki"
 )
 
 // Path is the URL path of the info-bundle.
 const Path = "/info-bundle.zip"
+
+// CertificateURL returns the URL at which a node offers the peer certificate that it has issued to the
+// node with the given ID, if it offers its info-bundle at the URL bundle: peers/<ID>.crt beside it.
+func CertificateURL(bundle, id string) (string, error) {
+	u, err := url.Parse(bundle)
+	if err != nil {
+		return "", err
+	}
+	u.RawQuery = ""
+	return u.JoinPath("..", certificateName(id)).String(), nil
+}
+
+func certificateName(id string) string { return "peers/" + id + ".crt" }
 
 // Bounds on the resources used by clients, and other times.
 const (
@@ -41,6 +58,7 @@ const (
 type Config struct {
 	File string            // the info-bundle; checked for changes at each request
 	Root *x509.Certificate // the root certificate that the info-bundle must have
+	Dir  *node.Dir         // offers the peer certificates that it has issued; nil: none
 	Log  *slog.Logger      // logs errors of the file; optional
 }
 
@@ -106,10 +124,11 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	return nil
 }
 
-// ServeHTTP answers GET and HEAD for [Path]. It supports conditional requests with If-None-Match and
-// If-Modified-Since.
+// ServeHTTP answers GET and HEAD for [Path] and for the peer certificates. It supports conditional
+// requests with If-None-Match and If-Modified-Since.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	if r.URL.Path != Path {
+	id, isCertificate := s.certificateID(r.URL.Path)
+	if r.URL.Path != Path && !isCertificate {
 		http.NotFound(w, r)
 		return
 	}
@@ -118,15 +137,39 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "only GET and HEAD", http.StatusMethodNotAllowed)
 		return
 	}
+	w.Header().Set("X-Content-Type-Options", "nosniff")
+	if isCertificate {
+		s.serveCertificate(w, r, id)
+		return
+	}
 	b := s.bundle()
 	if b == nil {
 		http.Error(w, "no info-bundle yet", http.StatusNotFound)
 		return
 	}
 	w.Header().Set("Content-Type", "application/zip")
-	w.Header().Set("X-Content-Type-Options", "nosniff")
 	w.Header().Set("ETag", b.etag)
 	http.ServeContent(w, r, "", b.modified, bytes.NewReader(b.data))
+}
+
+// certificateID returns the node ID in the path of a peer certificate.
+func (s *Server) certificateID(path string) (id string, ok bool) {
+	rest, _ := strings.CutPrefix(path, "/peers/")
+	id, _ = strings.CutSuffix(rest, ".crt")
+	return id, s.cfg.Dir != nil && path == "/"+certificateName(id)
+}
+
+// serveCertificate serves the peer certificate that was issued to a node. Whoever has no certificate gets
+// the same answer as a node that is not known.
+func (s *Server) serveCertificate(w http.ResponseWriter, r *http.Request, id string) {
+	cert, err := s.cfg.Dir.IssuedCertificate(id)
+	if err != nil {
+		http.Error(w, "no peer certificate for this node", http.StatusNotFound)
+		return
+	}
+	w.Header().Set("Content-Type", "application/x-pem-file")
+	w.Header().Set("ETag", fmt.Sprintf(`"%x"`, cert.SerialNumber))
+	http.ServeContent(w, r, "", cert.NotBefore, bytes.NewReader(pki.EncodeCertificatePEM(cert)))
 }
 
 // bundle returns the info-bundle to be served, or nil if there is none. It reads the file if it has
@@ -159,18 +202,36 @@ func (s *Server) read() (*bundle, error) {
 	if err != nil {
 		return nil, err
 	}
-	data, err := durable.Read(s.cfg.File, infobundle.MaxSize)
+	data, b, err := readBundle(s.cfg.File, s.cfg.Root)
 	if err != nil {
 		return nil, err
-	}
-	b, err := infobundle.Read(data, time.Now())
-	if err != nil {
-		return nil, err
-	}
-	if !b.Root.Equal(s.cfg.Root) {
-		return nil, fmt.Errorf("it is the info-bundle of %s, with another root certificate than this node's", b.Identity)
 	}
 	sum := sha256.Sum256(data)
 	s.cfg.Log.Info("publishing the info-bundle", "date", b.UpdatedAt(), "file", s.cfg.File)
 	return &bundle{data: data, etag: fmt.Sprintf(`"%x"`, sum[:16]), modified: fi.ModTime()}, nil
+}
+
+// Check checks that a file is an info-bundle that a [Server] for the node with the root certificate would
+// serve.
+func Check(file string, root *x509.Certificate) error {
+	if _, _, err := readBundle(file, root); err != nil {
+		return fmt.Errorf("the info-bundle to be published, %s: %w", file, err)
+	}
+	return nil
+}
+
+// readBundle reads an info-bundle, which must have the root certificate.
+func readBundle(file string, root *x509.Certificate) ([]byte, *infobundle.Bundle, error) {
+	data, err := durable.Read(file, infobundle.MaxSize)
+	if err != nil {
+		return nil, nil, err
+	}
+	b, err := infobundle.Read(data, time.Now())
+	if err != nil {
+		return nil, nil, err
+	}
+	if !b.Root.Equal(root) {
+		return nil, nil, fmt.Errorf("it is the info-bundle of %s, with another root certificate than this node's", b.Identity)
+	}
+	return data, b, nil
 }

@@ -35,7 +35,7 @@ func serve(t *testing.T, n *nodetest.Node, file string) *served {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	s := New(Config{File: file, Root: n.Root()})
+	s := New(Config{File: file, Root: n.Root(), Dir: n.Dir})
 	s.readTimeout = 500 * time.Millisecond
 	go func() { done <- s.Serve(ctx, l) }()
 	stopped := false
@@ -269,4 +269,46 @@ func TestStop(t *testing.T) {
 		t.Fatal(err)
 	}
 	l.Close()
+}
+
+// The peer certificate of each peer is offered to whoever knows the peer's ID, and nothing else of the node's directory:
+// not that of a peer that is deactivated, and not a file that was not signed with the node's root key.
+func TestCertificates(t *testing.T) {
+	n := newNode(t)
+	peer, ended, forged := nodetest.New(t, nodetype.CreditorsAgent, "c.example.com:1"), nodetest.New(t, nodetype.CreditorsAgent, "d.example.com:1"), nodetest.New(t, nodetype.CreditorsAgent, "e.example.com:1")
+	for _, other := range []*nodetest.Node{peer, ended, forged} {
+		nodetest.Peer(t, n, other)
+	}
+	if _, err := n.DeactivatePeer(t.Context(), ended.Identity().ID); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(n.IssuedFile(forged.Identity().ID), readFile(t, filepath.Join(forged.Path(), "root-ca.crt")), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	s := serve(t, n, n.PublishedBundle())
+	id := peer.Identity().ID
+	resp, body := s.ask("GET", "/peers/"+id+".crt", nil)
+	if want := readFile(t, n.IssuedFile(id)); resp.StatusCode != 200 || !bytes.Equal(body, want) {
+		t.Errorf("%s with %q, want %q", resp.Status, body, want)
+	}
+	if resp, _ := s.ask("POST", "/peers/"+id+".crt", nil); resp.StatusCode != 405 {
+		t.Errorf("POST: %s", resp.Status)
+	}
+	for _, path := range []string{
+		ended.Identity().ID + ".crt", forged.Identity().ID + ".crt", "00000000.crt", ".crt", "..crt", "../peers/" + id + ".crt", id, id + "/root-ca.crt",
+		id + ".crt/", id + "%2Fpeercert.crt", "%2e%2e%2froot-ca.crt", "x/../" + id + ".crt",
+	} {
+		if resp, body := s.ask("GET", "/peers/"+path, nil); resp.StatusCode != 404 || len(body) > 100 {
+			t.Errorf("%s: %s with %d bytes", path, resp.Status, len(body))
+		}
+	}
+	for bundle, want := range map[string]string{
+		"http://h:1/info-bundle.zip":    "http://h:1/peers/1234abcd.crt",
+		"https://h/a/b/my-node.zip?x=y": "https://h/a/b/peers/1234abcd.crt",
+		"https://h/a%20b/my-node.zip":   "https://h/a%20b/peers/1234abcd.crt",
+	} {
+		if got, err := CertificateURL(bundle, "1234abcd"); got != want || err != nil {
+			t.Errorf("%s: got %s, %v, want %s", bundle, got, err, want)
+		}
+	}
 }

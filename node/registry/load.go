@@ -12,6 +12,7 @@ import (
 	"os"
 	"strings"
 	"time"
+	"unicode"
 
 	"peerlink/internal/textfile"
 )
@@ -30,13 +31,43 @@ const (
 // Redirects are followed on the same server only, and never from https to http. Fetching takes
 // at most 30 seconds and reads at most 1 MiB.
 func Load(ctx context.Context, source string, key ed25519.PublicKey) (*List, error) {
-	transport := &http.Transport{
+	return load(ctx, source, key, time.Now(), newTransport())
+}
+
+func newTransport() *http.Transport {
+	return &http.Transport{
 		Proxy:                  http.ProxyFromEnvironment,
 		TLSClientConfig:        &tls.Config{MinVersion: tls.VersionTLS12},
 		MaxResponseHeaderBytes: maxHeader,
 		DisableKeepAlives:      true, // no connection remains after the call
 	}
-	return load(ctx, source, key, time.Now(), transport)
+}
+
+// UsedIDs returns the IDs of accounting authorities that occur anywhere in a text, such as a list of this
+// package, a web page or a table: all words of 8 hex digits, in lower case. source is the path of a
+// file, or an https URL, which is fetched as by [Load]. Without a signature the result is only good for
+// avoiding these IDs.
+func UsedIDs(ctx context.Context, source string) (map[string]bool, error) {
+	return usedIDs(ctx, source, newTransport())
+}
+
+func usedIDs(ctx context.Context, source string, transport http.RoundTripper) (map[string]bool, error) {
+	data, shown, err := read(ctx, source, nil, transport)
+	if err != nil {
+		return nil, fmt.Errorf("list of accounting authorities %s: %w", shown, err)
+	}
+	isHex := func(r rune) bool { return strings.ContainsRune("0123456789abcdefABCDEF", r) }
+	inWord := func(r rune) bool { return r == '_' || unicode.IsLetter(r) || unicode.IsDigit(r) }
+	ids := make(map[string]bool)
+	for word := range strings.FieldsFuncSeq(string(data), func(r rune) bool { return !inWord(r) }) {
+		if len(word) == 8 && strings.TrimFunc(word, isHex) == "" {
+			ids[strings.ToLower(word)] = true
+		}
+	}
+	if len(ids) == 0 {
+		return nil, fmt.Errorf("list of accounting authorities %s: no ID of 8 hex digits is in it", shown)
+	}
+	return ids, nil
 }
 
 func load(ctx context.Context, source string, key ed25519.PublicKey, now time.Time, transport http.RoundTripper) (*List, error) {

@@ -7,6 +7,7 @@ import (
 	"io"
 	"io/fs"
 	"log"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -134,5 +135,22 @@ func TestLoadCancelled(t *testing.T) {
 	_, err := load(ctx, web.URL, nil, now, web.Client().Transport)
 	if !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v, want %v", err, context.Canceled)
+	}
+}
+
+// All IDs in a text are found, in whatever form it lists them, and nothing that is a part of a longer word.
+func TestUsedIDs(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "list.html")
+	text := `<tr><td>Bank</td><td><code>1000ABCD</code></td><td>2026-11-30</td></tr>
+id = "1000abce"; |10001234| sha256:3b1c7f5c9f0a4d5e8e6f7a8b9c0d1e2f, 1000abcdef, x1000abca, 1000_bcd, 1000abc`
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	ids, err := UsedIDs(t.Context(), path)
+	if want := map[string]bool{"1000abcd": true, "1000abce": true, "10001234": true}; err != nil || !maps.Equal(ids, want) {
+		t.Errorf("got %v, %v, want %v", ids, err, want)
+	}
+	if _, err := UsedIDs(t.Context(), "http://example.com/list"); !errors.Is(err, errUnsigned) {
+		t.Errorf("by plain http: %v", err)
 	}
 }

@@ -20,10 +20,10 @@ import (
 )
 
 func (a *app) initCommand() *cobra.Command {
-	var id string
+	var id, list string
 	var servers []string
 	var keyType string
-	var asJSON bool
+	var asJSON, bare bool
 	c := &cobra.Command{
 		Use:   "init accounting-authority|creditors-agent|debtors-agent",
 		Short: "Make a new node: root key, root certificate, directory",
@@ -31,6 +31,11 @@ func (a *app) initCommand() *cobra.Command {
 a root key (encrypted with a passphrase), a self-signed root
 certificate, and the files that everything else builds on. The directory can be
 used with the reference scripts and OpenSSL too.
+
+Beside the directory, with names that begin with its name, it makes the first server
+key, its certificate, which is valid for a year, and the info-bundle for the owners
+of other nodes: my-node-server.key, my-node-server.crt, my-node-bundle.zip. With
+--bare it does not. An init that was interrupted is completed by the same command.
 
 In the directory of an existing node, "peerlink init" without a type repairs what
 can be repaired without the root key: records that are missing, a lost
@@ -42,6 +47,7 @@ of making a new one, and so is a key in ssh-agent (--key agent:SHA256:…); if -
 is made there. What is missing on the command line is asked for on a
 terminal.`,
 		Example: `  peerlink init accounting-authority --id 1234abcd --server stomp.example.com:1234
+  peerlink init accounting-authority --id random --list https://example.org/authorities --server stomp.example.com:1234
   peerlink -C my-node init creditors-agent --server stomp.example.org:1234
   peerlink -C my-node init     # repairs an existing node's directory`,
 		Args:      someArgs(0, 1),
@@ -56,22 +62,34 @@ terminal.`,
 			if len(args) == 1 {
 				typeName = args[0]
 			}
-			return a.initNode(cmd.Context(), typeName, id, keyType, servers, asJSON)
+			return a.initNode(cmd.Context(), initFlags{typeName, id, list, keyType, servers, bare, asJSON})
 		},
 	}
-	c.Flags().StringVar(&id, "id", "", "node ID of an accounting authority: 8 lowercase hex digits, the top of its debtor IDs")
+	c.Flags().StringVar(&id, "id", "", "node ID of an accounting authority: 8 lowercase hex digits, the top of its debtor IDs, or random, for one from 10000000 to 1000ffff")
+	c.Flags().StringVar(&list, "list", "", "a list of accounting authorities, `FILE or URL`, in any form: the ID must be none of the IDs in it")
 	c.Flags().StringArrayVar(&servers, "server", nil, "`HOST:PORT` where peers reach this node; repeat for several servers")
 	c.Flags().StringVar(&keyType, "key-type", pki.RSA3072.String(), "kind of the new root key: rsa3072, rsa4096, p256 or p384")
+	c.Flags().BoolVar(&bare, "bare", false, "make no server key, server certificate and info-bundle")
 	jsonFlag(c, &asJSON)
 	return a.keyFlags(c)
 }
 
-func (a *app) initNode(ctx context.Context, typeName, id, keyType string, servers []string, asJSON bool) error {
-	keyKind, err := pki.ParseKeyKind(keyType)
+// initFlags are the arguments and flags of "init".
+type initFlags struct {
+	typeName, id, list, keyType string
+	servers                     []string
+	bare, json                  bool
+}
+
+func (a *app) initNode(ctx context.Context, f initFlags) error {
+	keyKind, err := pki.ParseKeyKind(f.keyType)
 	if err != nil {
 		return &usageError{"--key-type: " + err.Error()}
 	}
 	if err := node.CheckNoNode(a.dir); err != nil {
+		if d := a.unfinishedNode(f); d != nil {
+			return a.resumeInit(ctx, d, f)
+		}
 		return err
 	}
 	if err := guard.CheckFolder(a.dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -81,70 +99,68 @@ func (a *app) initNode(ctx context.Context, typeName, id, keyType string, server
 	if err := guard.CheckOwner(a.dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("the node's directory: %w", err)
 	}
-	if typeName == "" {
-		checkType := func(answer string) error { _, err := nodetype.Parse(answer); return err }
-		if typeName, err = a.ask(ctx, "Type of the node (accounting-authority, creditors-agent or debtors-agent)", checkType); err != nil {
-			return err
-		}
-	}
-	t, err := nodetype.Parse(typeName)
+	o, err := a.initOptions(ctx, f)
 	if err != nil {
-		return &usageError{err.Error()}
+		return err
 	}
-	switch {
-	case t.IDDerived() && id != "":
-		return usagef("the ID of a %s is derived from its root key: leave out --id", t)
-	case !t.IDDerived() && id == "":
-		if id, err = a.ask(ctx, "Node ID: 8 lowercase hex digits, the top of the debtor IDs it manages, for example 1234abcd", node.CheckID); err != nil {
-			return err
-		}
-	}
-	if !t.IDDerived() {
-		if err := node.CheckID(id); err != nil {
-			return &usageError{err.Error()}
-		}
-	}
-	if len(servers) == 0 {
-		s, err := a.ask(ctx, "Address where peers reach this node's server, for example stomp.example.com:1234 (can be changed later)", node.CheckServer)
-		if err != nil {
-			return err
-		}
-		servers = []string{s}
-	}
-	for _, s := range servers {
-		if err := node.CheckServer(s); err != nil {
-			return &usageError{err.Error()}
-		}
-	}
-	if restorable, err := node.RootRestorable(a.dir); restorable && !a.keyInAgent() {
+	restorable, err := node.RootRestorable(a.dir)
+	if restorable && !a.keyInAgent() {
 		if _, statErr := os.Stat(a.keyPath()); statErr != nil {
 			return err // a new root key would not match the root certificate
 		}
 	}
-	key, err := a.initKey(ctx, keyKind)
+	if !f.bare && !node.HasRecords(a.dir) {
+		if err := filesBeside(a.dir).checkCreatable(); err != nil {
+			return err
+		}
+	}
+	if o.Key, err = a.initKey(ctx, keyKind); err != nil {
+		return err
+	}
+	d, err := node.Init(ctx, a.dir, o)
 	if err != nil {
 		return err
 	}
-	d, err := node.Init(ctx, a.dir, node.InitOptions{Type: t, ID: id, Servers: servers, Key: key})
-	if err != nil {
-		return err
+	return a.finishInit(ctx, d, o.Key, f)
+}
+
+// initOptions returns the type, the ID and the servers of the new node. It asks on a terminal for those
+// that are not given.
+func (a *app) initOptions(ctx context.Context, f initFlags) (o node.InitOptions, err error) {
+	if f.typeName == "" {
+		checkType := func(answer string) error { _, err := nodetype.Parse(answer); return err }
+		if f.typeName, err = a.ask(ctx, "Type of the node (accounting-authority, creditors-agent or debtors-agent)", checkType); err != nil {
+			return o, err
+		}
 	}
-	made := initResult{d.Identity().ID, t.String(), pki.Fingerprint(key.Public()), a.keyPath(), []string{}}
-	if err := a.result(asJSON, made, made.ID); err != nil {
-		return err
+	o = node.InitOptions{ID: f.id, Servers: f.servers, Unfinished: !f.bare}
+	if o.Type, err = nodetype.Parse(f.typeName); err != nil {
+		return o, &usageError{err.Error()}
 	}
-	backup := "Back up the root key file now, and its passphrase elsewhere: without both there are no\n" +
-		"new peers and no new server certificates, ever."
-	if a.keyInAgent() {
-		backup = "Be sure that there is a second copy of this key: without it there are no new peers and no\n" +
-			"new server certificates, ever. Every command that signs needs --key with it."
+	switch {
+	case o.Type.IDDerived() && o.ID != "":
+		return o, usagef("the ID of a %s is derived from its root key: leave out --id", o.Type)
+	case !o.Type.IDDerived() && o.ID == "":
+		if o.ID, err = a.ask(ctx, "Node ID: 8 lowercase hex digits, the top of the debtor IDs it manages, for example 1234abcd, or random", checkChosenID); err != nil {
+			return o, err
+		}
 	}
-	a.printMessage("This is the node ID of your %s.\n\n"+
-		"  root key          %s\n"+
-		"  fingerprint       %s\n\n%s\n"+
-		"Next: \"peerlink server-cert issue\" and \"peerlink bundle create\".",
-		t, made.RootKey, made.Fingerprint, backup)
-	return nil
+	if o.ID, err = a.chooseID(ctx, o, f.list); err != nil {
+		return o, err
+	}
+	if len(o.Servers) == 0 {
+		s, err := a.ask(ctx, "Address where peers reach this node's server, for example stomp.example.com:1234 (can be changed later)", node.CheckServer)
+		if err != nil {
+			return o, err
+		}
+		o.Servers = []string{s}
+	}
+	for _, s := range o.Servers {
+		if err := node.CheckServer(s); err != nil {
+			return o, &usageError{err.Error()}
+		}
+	}
+	return o, nil
 }
 
 // initResult is the node that "init" has made or repaired, in JSON.
@@ -153,7 +169,10 @@ type initResult struct {
 	Type        string   `json:"type"`
 	Fingerprint string   `json:"fingerprint"`
 	RootKey     string   `json:"root_key,omitempty"` // the file of the root key of a new node, or agent:SHA256:…
-	Repaired    []string `json:"repaired"`           // what was done in an existing directory
+	ServerKey   string   `json:"server_key,omitempty"`
+	ServerCert  string   `json:"server_cert,omitempty"`
+	InfoBundle  string   `json:"info_bundle,omitempty"`
+	Repaired    []string `json:"repaired"` // what was done in an existing directory
 }
 
 // repair repairs an existing node's directory. It returns false if no node can be opened there, and
@@ -184,6 +203,9 @@ func (a *app) repair(ctx context.Context, asJSON bool) (done bool, err error) {
 	}
 	if err == nil {
 		err = d.CheckRootDates(time.Now()) // which no repair can change
+	}
+	if unfinished, _ := d.InitUnfinished(); err == nil && unfinished && !asJSON {
+		return true, a.resumeOrTell(ctx, d)
 	}
 	if err == nil && len(restored)+len(repaired) == 0 {
 		a.printMessage("%s is complete, nothing needed repair. \"peerlink check\" looks at everything.", d.Identity())

@@ -49,8 +49,9 @@ certificate, and disconnects. It prints how long each stage has taken:
 
 Of a stage that fails it prints the error and what can be done. No message is sent,
 and no service has to run here. The exit code is 1 if any server fails.`,
-		Example: `  peerlink -C my-node ping "Harbour Bank" --server-cert server.crt --server-key server.key`,
-		Args:    someArgs(1, 1),
+		Example: `  peerlink -C my-node ping "Harbour Bank"
+  peerlink -C my-node ping 1234abcd --server-cert server.crt --server-key server.key`,
+		Args: someArgs(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if f.count < 1 || f.count > maxPings {
 				return usagef("--count %d: expected 1 to %d", f.count, maxPings)
@@ -76,6 +77,7 @@ func (a *app) ping(ctx context.Context, peer string, f pingFlags) error {
 	if err != nil {
 		return err
 	}
+	a.serverFiles(&f.serverCert, &f.serverKey)
 	cert, err := loadCertificate(d, f.serverCert, f.serverKey, log)
 	if err != nil {
 		return err

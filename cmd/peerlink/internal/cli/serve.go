@@ -62,12 +62,18 @@ var replacedInServe = map[string]string{
 
 func (a *app) serveCommand() *cobra.Command {
 	var f serveFlags
+	var check bool
 	c := &cobra.Command{
 		Use:   serveName,
 		Short: "Keep the links to all peers, and the door for the node's applications",
 		Long: `Keeps a link to every registered peer: accepts their connections, and dials their
 servers to send what the node's applications have put into the queues. Peers
 that are added, that move or are deactivated are noticed within seconds.
+
+The server certificate and its key are those that "peerlink init" has made beside
+the node's directory, unless others are given. --check prints every setting in
+effect, and where it comes from, checks everything, and exits: with 0 if the
+service could run.
 
 The node's applications connect to it by STOMP, on --local-listen and on a Unix
 socket in the state folder, with the passcode in the file passcode there:
@@ -104,16 +110,22 @@ needs no root key, and does not run if other users can read the root key in the
 node's directory. With --allow-root-key it only warns if that key is encrypted
 (where a folder is mounted with everything in it), and still does not run if the
 key is not encrypted.`,
-		Example: "  peerlink -C my-node serve --server-cert server.crt --server-key server.key",
-		Args:    noArgs,
+		Example: `  peerlink -C my-node serve
+  peerlink -C my-node serve --check
+  peerlink -C my-node serve --server-cert server.crt --server-key server.key`,
+		Args: noArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := a.readNodedataURL(cmd); err != nil {
 				return err
+			}
+			if check {
+				return a.checkServe(cmd, f)
 			}
 			return a.serve(cmd.Context(), f)
 		},
 	}
 	flags := c.Flags()
+	flags.BoolVar(&check, "check", false, "print every setting in effect, check everything that the service needs, and exit")
 	f.listen = ":1234"
 	flags.Var(&f.listen, "listen", "`ADDRESS` where peers connect, or only its port")
 	fromEnv(flags, "listen", "PEERLINK_LISTEN", "SWPT_SERVER_PORT")
@@ -169,32 +181,14 @@ func (a *app) serve(ctx context.Context, f serveFlags) error {
 	guard.ConfineService()
 	handleLevelSignals(ctx, level, log)
 	reportVariables(log, replacedInServe)
-	if f.timeouts, err = timeoutsFromEnvironment(); err != nil {
-		return err
-	}
-	cfg := link.Config{Log: log, Recheck: sighups(ctx), ProxyFrom: f.proxyFrom, HandshakeTimeout: f.timeouts.handshake}
-	if cfg.Follow, err = f.follow.config(); err != nil {
-		return err
-	}
-	if err := f.limits.set(&cfg, f.broker); err != nil {
-		return err
-	}
-	if err := f.setBroker(&cfg); err != nil {
-		return err
-	}
+	cfg, err := a.serviceConfig(&f, log)
 	if cfg.Broker != nil {
 		defer cfg.Broker.Close()
 	}
-	if cfg.Dir, err = a.open(); err != nil {
+	if err != nil {
 		return err
 	}
-	if err := checkRootKey(cfg.Dir, f.allowRootKey, log); err != nil {
-		return err
-	}
-	warnOpenDirectory(a.dir, log)
-	if cfg.Certificate, err = loadCertificate(cfg.Dir, f.serverCert, f.serverKey, log); err != nil {
-		return err
-	}
+	cfg.Recheck = sighups(ctx)
 	stopPublishing, err := f.publish.start(ctx, cfg.Dir, log)
 	if err != nil {
 		return err
@@ -209,6 +203,35 @@ func (a *app) serve(ctx context.Context, f serveFlags) error {
 		log.Info("stopped")
 	}
 	return err
+}
+
+// serviceConfig returns the configuration of the links, after checking the flags, the node's directory,
+// and the server certificate. It opens no port, and does not connect to a broker; the caller must close
+// the broker in the configuration, if there is one, also after an error. It sets defaults in f.
+func (a *app) serviceConfig(f *serveFlags, log *slog.Logger) (cfg link.Config, err error) {
+	if f.timeouts, err = timeoutsFromEnvironment(); err != nil {
+		return cfg, err
+	}
+	cfg = link.Config{Log: log, ProxyFrom: f.proxyFrom, HandshakeTimeout: f.timeouts.handshake}
+	if cfg.Follow, err = f.follow.config(); err != nil {
+		return cfg, err
+	}
+	if err := f.limits.set(&cfg, f.broker); err != nil {
+		return cfg, err
+	}
+	if err := f.setBroker(&cfg); err != nil {
+		return cfg, err
+	}
+	if cfg.Dir, err = a.open(); err != nil {
+		return cfg, err
+	}
+	if err := checkRootKey(cfg.Dir, f.allowRootKey, log); err != nil {
+		return cfg, err
+	}
+	warnOpenDirectory(a.dir, log)
+	a.serverFiles(&f.serverCert, &f.serverKey)
+	cfg.Certificate, err = loadCertificate(cfg.Dir, f.serverCert, f.serverKey, log)
+	return cfg, err
 }
 
 // setBroker checks the flags for the broker. It opens a RabbitMQ broker, which does not connect yet. It does not open

@@ -131,8 +131,8 @@ func (a *app) writeRenewalCSR(r *renewal, csr *x509.CertificateRequest) error {
 	return nil
 }
 
-// serverKeyCSR reads the file of a server key, which must be the key of the certificate. It
-// returns the content of the file, and a new certificate signing request for the key.
+// serverKeyCSR reads the file of a server key, which must be the key of the certificate, unless
+// cert is nil. It returns the content of the file, and a new certificate signing request for the key.
 func serverKeyCSR(ctx context.Context, d *node.Dir, path string, cert *x509.Certificate) (pem []byte, csr *x509.CertificateRequest, err error) {
 	if err := guard.CheckKeyFile(path); err != nil {
 		return nil, nil, fmt.Errorf("server key: %w", err)
@@ -144,7 +144,7 @@ func serverKeyCSR(ctx context.Context, d *node.Dir, path string, cert *x509.Cert
 	if err != nil {
 		return nil, nil, fmt.Errorf("server key %s: %w", path, err)
 	}
-	if pki.Fingerprint(key.Public()) != pki.Fingerprint(cert.PublicKey) {
+	if cert != nil && pki.Fingerprint(key.Public()) != pki.Fingerprint(cert.PublicKey) {
 		return nil, nil, fmt.Errorf("%s is not the key of the certificate", path)
 	}
 	der, err := pki.NewCSR(d.Identity(), key, pki.ServerCSR)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"os"
 
 	"github.com/spf13/cobra"
 
@@ -13,13 +14,41 @@ import (
 	"peerlink/node"
 )
 
-// serverCertFlags adds the flags for the server certificate and its key.
+// The files of the server certificate and its key in the container of the reference implementation.
+const (
+	containerServerCert = "/etc/swpt/server.crt"
+	containerServerKey  = "/secrets/swpt-server.key"
+)
+
+// serverCertFlags adds the flags for the server certificate and its key. If they are not given,
+// serverFiles returns the default files.
 func serverCertFlags(c *cobra.Command, cert, key *string) {
 	flags := c.Flags()
-	flags.StringVar(cert, "server-cert", "/etc/swpt/server.crt", "the server certificate `FILE`")
+	const otherwise = "that of \"peerlink init\" beside the node's directory, or else "
+	flags.StringVar(cert, "server-cert", "", "the server certificate `FILE`; default "+otherwise+containerServerCert)
 	fromEnv(flags, "server-cert", "PEERLINK_SERVER_CERT", "SWPT_SERVER_CERT")
-	flags.StringVar(key, "server-key", "/secrets/swpt-server.key", "its key `FILE`")
+	flags.StringVar(key, "server-key", "", "its key `FILE`; default "+otherwise+containerServerKey)
 	fromEnv(flags, "server-key", "PEERLINK_SERVER_KEY", "SWPT_SERVER_KEY")
+}
+
+// serverFiles sets the files of the server certificate and its key that are not given to the default
+// ones: those that "peerlink init" has made, if they exist, or else those of the reference's container.
+func (a *app) serverFiles(cert, key *string) {
+	made := filesBeside(a.dir)
+	if *cert == "" {
+		*cert = existingOr(made.cert, containerServerCert)
+	}
+	if *key == "" {
+		*key = existingOr(made.key, containerServerKey)
+	}
+}
+
+// existingOr returns path if the file exists, or might exist, and otherwise the other path.
+func existingOr(path, other string) string {
+	if _, err := os.Stat(path); path == "" || errors.Is(err, fs.ErrNotExist) {
+		return other
+	}
+	return path
 }
 
 // loadCertificate reads the service's certificate and key. If other users can read or change the

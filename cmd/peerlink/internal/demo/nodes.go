@@ -48,7 +48,7 @@ func (n *demoNode) serverCert() string { return n.file("server-%d.crt") }
 
 // make makes the node, its server certificate and its info-bundle.
 func (n *demoNode) make(ctx context.Context) error {
-	args := []string{"init", n.kind.String(), "--server", n.addr, "--passphrase-file", n.passphrase}
+	args := []string{"init", n.kind.String(), "--bare", "--server", n.addr, "--passphrase-file", n.passphrase}
 	if n.kind == nodetype.AccountingAuthority {
 		args = append(args, "--id", authorityID)
 	}
