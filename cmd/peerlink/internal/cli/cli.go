@@ -147,12 +147,9 @@ before it is removed here.
 
 A new node takes these steps:
 
-  peerlink init creditors-agent --server stomp.example.com:1234
-  peerlink server-cert issue server.key server.crt
-  peerlink bundle create my-node.zip        # send it to the peer's owner
-  peerlink peer sign their-node.zip         # send back the certificate it makes
-  peerlink peer register their-cert.crt     # the one their owner sends you
-  peerlink serve --server-cert server.crt --server-key server.key
+  peerlink -C my-node init creditors-agent --server stomp.example.com:1234
+  peerlink -C my-node peer add THEIRS       # an info-bundle, a certificate, or a URL
+  peerlink -C my-node serve
 
 In a node's directory, "peerlink" alone says where the node stands, how its
 running service is, and what to do next. To see it all at work on this machine:

@@ -52,6 +52,7 @@ var argumentCompleters = map[string][]completer{
 var argumentExtensions = map[string][]string{
 	"bundle create":       {"zip"},
 	"bundle inspect":      {"zip"},
+	"peer add":            {"zip", "crt", "pem", "cer"},
 	"peer sign":           {"zip"},
 	"peer register":       {"crt", "pem", "cer"},
 	"server-cert sign":    {"csr", "crt", "pem"},

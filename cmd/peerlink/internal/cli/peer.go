@@ -18,7 +18,7 @@ import (
 
 func (a *app) peerCommand() *cobra.Command {
 	return group("peer", "Become peers with other nodes, and show the states of the peerings",
-		a.peerSignCommand(), a.peerRegisterCommand(), a.peerListCommand(), a.peerShowCommand(), a.peerNameCommand(), a.peerQueuesCommand(), a.peerFollowCommand(), a.peerSuspendCommand(), a.peerResumeCommand(),
+		a.peerAddCommand(), a.peerSignCommand(), a.peerRegisterCommand(), a.peerListCommand(), a.peerShowCommand(), a.peerNameCommand(), a.peerQueuesCommand(), a.peerFollowCommand(), a.peerSuspendCommand(), a.peerResumeCommand(),
 		a.peerRemoveCommand(), a.peerReplaceCommand(), a.peerDeactivateCommand())
 }
 

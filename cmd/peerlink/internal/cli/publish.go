@@ -18,7 +18,7 @@ type publishSettings struct {
 }
 
 func publishFlags(c *cobra.Command, f *publishSettings) {
-	c.Flags().StringVar(&f.listen, "publish", "none", "`ADDRESS` where the node's newest info-bundle is served to anybody by plain HTTP, as "+publish.Path)
+	c.Flags().StringVar(&f.listen, "publish", "none", "`ADDRESS` where the node's newest info-bundle and the peer certificates that it has issued are served to anybody by plain HTTP, as "+publish.Path+" and /peers/<node ID>.crt")
 	fromEnv(c.Flags(), "publish", "PEERLINK_PUBLISH")
 	c.Flags().StringVar(&f.file, "publish-file", "", "the info-bundle `FILE`; by default the newest that was made in the node's directory")
 	fromEnv(c.Flags(), "publish-file", "PEERLINK_PUBLISH_FILE")
@@ -42,7 +42,7 @@ func (f *publishSettings) start(ctx context.Context, d *node.Dir, log *slog.Logg
 		file = d.PublishedBundle()
 	}
 	log.Info("the info-bundle is served to anybody", "listen", l.Addr().String(), "path", publish.Path)
-	s := publish.New(publish.Config{File: file, Root: d.Root(), Log: log})
+	s := publish.New(publish.Config{File: file, Root: d.Root(), Dir: d, Log: log})
 	ctx, cancel := context.WithCancel(ctx)
 	done := make(chan struct{})
 	go func() {
