@@ -20,7 +20,7 @@ func TestNamedPipes(t *testing.T) {
 	bob := readingFiles(t)
 	for _, name := range slices.Sorted(keys(reading)) {
 		for _, line := range reading[name] {
-			args := commandLine(name, strings.ReplaceAll(line, "BOB", bob))
+			args := commandLine(name, fillIn(t, line, bob))
 			for i, arg := range args {
 				before, file, found := strings.Cut(arg, "{")
 				if !found {

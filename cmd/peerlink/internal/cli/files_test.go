@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"runtime"
 	"slices"
 	"strings"
@@ -41,7 +42,7 @@ var reading = map[string][]string{
 	"peer queues":           {"BOB 2"},
 	"peer register":         {"{peer.crt}"},
 	"peer remove":           {"BOB"},
-	"peer replace":          {"BOB {other.zip} --subnet=new --key={key} --passphrase-file={pass}", "1234abcd {other-aa.zip} -C peer --registry={registry}", "1234abcd other-aa.zip -C peer --registry=registry --registry-key={public.key}"},
+	"peer replace":          {"BOB {other-ca.zip} --subnet=new --fingerprint=FINGERPRINT --key={key} --passphrase-file={pass}", "1234abcd {other-aa.zip} -C peer --registry={registry}", "1234abcd other-aa.zip -C peer --registry=registry --registry-key={public.key}"},
 	"peer resume":           {"BOB"},
 	"peer show":             {"BOB"},
 	"peer sign":             {"{other.zip} --key={key} --passphrase-file={pass}", "{other-aa.zip} -C peer --registry={registry}", "other-aa.zip -C peer --registry=registry --registry-key={public.key}"},
@@ -165,6 +166,10 @@ func readingFiles(t *testing.T) (bob string) {
 	must("-C node peer register peer.crt")
 	must("-C other init debtors-agent --key-type p256 --server 127.0.0.1:3" + pass)
 	must("-C other bundle create other.zip" + pass)
+	must("-C other-ca init creditors-agent --key-type p256 --server 127.0.0.1:3" + pass)
+	must("-C other-ca bundle create other-ca.zip" + pass)
+	_, stdout, _ = runCLI(t, "bundle", "inspect", "--json", "other-ca.zip")
+	write("other-ca.fingerprint", regexp.MustCompile("sha256:[0-9a-f]{64}").FindString(stdout))
 	must("-C other-aa init accounting-authority --id 1234abce --key-type p256 --server 127.0.0.1:4" + pass)
 	must("-C other-aa bundle create other-aa.zip" + pass)
 	must("-C node server-cert issue server.key server.crt" + pass)
@@ -184,6 +189,17 @@ func readingFiles(t *testing.T) (bob string) {
 	write("registry", "")
 	write("public.key", "")
 	return bob
+}
+
+// fillIn replaces, in a line of reading, BOB by the ID of the peer, and FINGERPRINT by that of the node in
+// other-ca.zip.
+func fillIn(t *testing.T, line, bob string) string {
+	t.Helper()
+	fingerprint, err := os.ReadFile("other-ca.fingerprint")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.NewReplacer("BOB", bob, "FINGERPRINT", string(fingerprint)).Replace(line)
 }
 
 func copyFile(t *testing.T, from, to string) {
@@ -257,7 +273,7 @@ func TestEveryFileMissing(t *testing.T) {
 func testFilesMissing(t *testing.T, bob string) {
 	for _, name := range slices.Sorted(keys(reading)) {
 		for _, line := range reading[name] {
-			args := commandLine(name, strings.ReplaceAll(line, "BOB", bob))
+			args := commandLine(name, fillIn(t, line, bob))
 			if strings.Contains(line, "{") {
 				checkNamesFile(t, "all missing", allMissing(args), "nowhere")
 			}
@@ -376,7 +392,7 @@ func testNodeFilesMissing(t *testing.T, bob string) {
 				"server-cert request", "server-cert issue", "request new", "request list", "send", "serve", "tail",
 				"swpt-server", "swpt-client", "swpt-drainer", "configure-queue",
 			} {
-				line := strings.NewReplacer("BOB", bob, "{", "", "}", "").Replace(reading[name][0])
+				line := strings.NewReplacer("{", "", "}", "").Replace(fillIn(t, reading[name][0], bob))
 				checkNamesFile(t, d.name+" "+path, commandLine(name, line), "node")
 			}
 		}
