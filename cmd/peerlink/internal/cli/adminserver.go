@@ -34,7 +34,13 @@ func adminSocket(state string) string {
 // or "" if there is none.
 func runLinks(ctx context.Context, f serveFlags, cfg link.Config, listener net.Listener, state string, adminConfig admin.Config) error {
 	log := cfg.Log
-	cfg.Serving = func() { notifyServiceManager(log, daemon.SdNotifyReady) }
+	serving := cfg.Serving
+	cfg.Serving = func() {
+		if serving != nil {
+			serving()
+		}
+		notifyServiceManager(log, daemon.SdNotifyReady)
+	}
 	service := link.New(cfg)
 	stalled := stalledCheck(service, cfg.Broker)
 	adminConfig.Stalled = stalled
