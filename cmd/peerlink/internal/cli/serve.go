@@ -113,6 +113,12 @@ key is not encrypted.`,
 			return a.serve(cmd.Context(), f)
 		},
 	}
+	f.add(a, c)
+	return c
+}
+
+// add adds the flags to a command.
+func (f *serveFlags) add(a *app, c *cobra.Command) {
 	flags := c.Flags()
 	f.listen = ":1234"
 	flags.Var(&f.listen, "listen", "`ADDRESS` where peers connect, or only its port")
@@ -140,7 +146,6 @@ key is not encrypted.`,
 	flags.BoolVar(&f.allowRootKey, "allow-root-key", false, "run beside an encrypted root key that other users can read, and only warn: each of them can try its passphrase")
 	fromEnv(flags, "allow-root-key", "PEERLINK_ALLOW_ROOT_KEY")
 	f.limits.add(c)
-	return c
 }
 
 // readNodedataURL sets the node's directory from the reference's environment variable, if it is not given otherwise.

@@ -38,7 +38,7 @@ func recordFolder() string { return filepath.Join(stateBase(), "running") }
 
 // checkRecordFolder returns an error if another user could have written records.
 func checkRecordFolder(folder string) error {
-	if err := checkFolderPath(folder); err != nil {
+	if err := guard.CheckFolderPath(folder); err != nil {
 		return err
 	}
 	if guard.OpenToGroup(folder) {
