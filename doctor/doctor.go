@@ -46,7 +46,19 @@ type Broker interface {
 	examine(ctx context.Context, e *examination)
 	// examinePeer adds checks about the messages for a peer.
 	examinePeer(ctx context.Context, e *examination, s *section, p *node.Peer)
+	// close is called when all peers have been examined.
+	close()
 }
+
+// UnknownBroker is a [Broker] that can not be examined. The text says why.
+type UnknownBroker string
+
+func (b UnknownBroker) examine(_ context.Context, e *examination) {
+	e.add("broker", "", Skipped, string(b), "")
+}
+
+func (UnknownBroker) examinePeer(context.Context, *examination, *section, *node.Peer) {}
+func (UnknownBroker) close()                                                          {}
 
 // A State is the result of a [Check].
 type State string
@@ -117,6 +129,9 @@ func Run(ctx context.Context, cfg Config) (*Report, error) {
 	}
 	if cfg.Service != nil && cfg.Service.Listen != "" {
 		cfg.Listen = cfg.Service.Listen
+	}
+	if cfg.Broker != nil {
+		defer cfg.Broker.close()
 	}
 	e := &examination{section: newSection(nil, ""), cfg: cfg, now: cfg.Now(), peers: make(map[string]*section)}
 	for _, step := range []func(context.Context){

@@ -57,6 +57,8 @@ func (b *Embedded) examine(_ context.Context, e *examination) {
 	}
 }
 
+func (*Embedded) close() {}
+
 // checkState checks that the state folder can be used, and only by this user.
 func (b *Embedded) checkState(e *examination) {
 	const name = "state"

@@ -48,7 +48,6 @@ func (b *RabbitMQ) examine(ctx context.Context, e *examination) {
 		return
 	}
 	b.inspector = inspector
-	context.AfterFunc(ctx, func() { inspector.Close() })
 	detail := fmt.Sprintf("RabbitMQ %s at %s", inspector.Version, inspector.Address)
 	if rabbitmq.IsSupported(inspector.Version) {
 		e.pass(name, "RabbitMQ", detail)
@@ -57,6 +56,12 @@ func (b *RabbitMQ) examine(ctx context.Context, e *examination) {
 	}
 	b.openManagement(ctx, e)
 	b.checkInbox(e)
+}
+
+func (b *RabbitMQ) close() {
+	if b.inspector != nil {
+		_ = b.inspector.Close() // nothing was changed
+	}
 }
 
 // openManagement finds out whether the management plugin can be asked.

@@ -50,8 +50,9 @@ them by which rule, the STOMP session, and whether the peer knows this node.
 What needs something that has failed is skipped, so the first failure is the cause.
 
 Nothing is changed, and no message is sent. No service has to run; if one does, it is
-asked as well. The flags and environment variables are those of "serve": give the
-same ones. docs/doctor.md explains each check.
+asked as well, also for the files of its certificate. The flags and environment
+variables are those of "serve": without a running service, give the same ones.
+docs/doctor.md explains each check.
 
 The exit code is 1 if a check has failed; warnings alone give 0.`,
 		Example: "  peerlink -C my-node doctor --server-cert server.crt --server-key server.key\n  peerlink -C my-node doctor \"Harbour Bank\" --json",
@@ -60,7 +61,7 @@ The exit code is 1 if a check has failed; warnings alone give 0.`,
 			if err := a.readNodedataURL(cmd); err != nil {
 				return err
 			}
-			return a.doctor(cmd.Context(), args, f)
+			return a.doctor(cmd, args, f)
 		},
 	}
 	f.add(a, c)
@@ -73,14 +74,14 @@ The exit code is 1 if a check has failed; warnings alone give 0.`,
 	return c
 }
 
-func (a *app) doctor(ctx context.Context, args []string, f doctorFlags) error {
-	cfg, err := a.doctorConfig(ctx, args, f)
+func (a *app) doctor(cmd *cobra.Command, args []string, f doctorFlags) error {
+	cfg, err := a.doctorConfig(cmd, args, f)
 	if err != nil {
 		return err
 	}
 	p := a.startProgress("Looking")
 	cfg.Progress = p.set
-	report, err := doctor.Run(ctx, cfg)
+	report, err := doctor.Run(cmd.Context(), cfg)
 	p.stop()
 	if err != nil {
 		return err
@@ -97,7 +98,8 @@ func (a *app) doctor(ctx context.Context, args []string, f doctorFlags) error {
 }
 
 // doctorConfig returns what is to be examined. A directory that can not be opened is examined, too.
-func (a *app) doctorConfig(ctx context.Context, args []string, f doctorFlags) (cfg doctor.Config, err error) {
+func (a *app) doctorConfig(cmd *cobra.Command, args []string, f doctorFlags) (cfg doctor.Config, err error) {
+	ctx := cmd.Context()
 	cfg = doctor.Config{Dir: a.dir, ServerCert: f.serverCert, ServerKey: f.serverKey, Listen: string(f.listen)}
 	if f.timeouts, err = timeoutsFromEnvironment(); err != nil {
 		return cfg, err
@@ -115,10 +117,17 @@ func (a *app) doctorConfig(ctx context.Context, args []string, f doctorFlags) (c
 	if err != nil {
 		return cfg, err
 	}
+	if d != nil {
+		cfg.ServerCert, cfg.ServerKey = serviceCertificate(cmd, d, cfg.ServerCert, cfg.ServerKey)
+	}
 	if service.Admin != "" {
 		cfg.Service, cfg.ServiceErr = linksAt(ctx, service.Admin)
 	}
-	cfg.Broker, err = f.examinedBroker(d, service)
+	if service.RabbitMQ && !isGiven(cmd.Flags(), "broker") {
+		cfg.Broker = doctor.UnknownBroker("the running service uses RabbitMQ: give its URL with --broker, or in PEERLINK_BROKER")
+		return cfg, nil
+	}
+	cfg.Broker, err = f.examinedBroker(service)
 	return cfg, err
 }
 
@@ -179,7 +188,7 @@ func linksAt(ctx context.Context, address string) (*admin.Links, error) {
 }
 
 // examinedBroker returns the broker that the service uses. Nothing is opened.
-func (f *doctorFlags) examinedBroker(d *node.Dir, service serviceRecord) (doctor.Broker, error) {
+func (f *doctorFlags) examinedBroker(service serviceRecord) (doctor.Broker, error) {
 	if f.broker == embeddedBroker {
 		if f.queuePattern != string(link.DefaultQueuePattern) || f.deadLetterSuffix != defaultDeadLetterSuffix || f.management != "" {
 			return nil, usagef("--queue-pattern, --dead-letter-suffix and --management are for RabbitMQ, and the broker is the embedded one")
