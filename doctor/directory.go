@@ -109,7 +109,7 @@ var findingRemedies = map[string]string{
 	"key":                "move the key to private/, or out of the directory",
 	"nodeinfo.stomp":     "write the addresses of this node's servers into nodeinfo/stomp.toml, and make a new info-bundle: peerlink bundle create",
 	"nodeinfo.published": "peerlink bundle create",
-	"cert.expiry":        "peerlink server-cert renew",
+	"cert.expiry":        "nothing renews it: the node has to be made anew before it ends",
 	"file.unreadable":    "see that this user can read the file, and that it is a regular one",
 	"file.conflict":      "resolve the conflict in git",
 }
@@ -120,6 +120,8 @@ var peerRemedies = map[string]string{
 	"nodeinfo":       "ask the owner of the peer for a new info-bundle, and run: peerlink peer sign BUNDLE.zip",
 	"peer.chain":     "ask the owner of the peer to sign this node again, and run: peerlink peer register CERT",
 	"peer.queues":    "peerlink peer queues PEER N",
+	"peer.alias":     "peerlink peer name PEER NAME",
+	"cert.expiry":    "nothing renews it: the two nodes have to become peers anew before it ends",
 }
 
 func findingRemedy(f check.Finding) string {
@@ -129,8 +131,11 @@ func findingRemedy(f check.Finding) string {
 	rule := string(f.Rule)
 	group, _, _ := strings.Cut(rule, ".")
 	tables := []map[string]string{findingRemedies}
-	if strings.HasPrefix(f.Subject, "peers/") {
+	switch {
+	case strings.HasPrefix(f.Subject, "peers/"):
 		tables = []map[string]string{peerRemedies, findingRemedies}
+	case f.Rule == check.RuleExpiry && f.Subject != "root-ca.crt":
+		return "peerlink server-cert renew"
 	}
 	for _, table := range tables {
 		if remedy := cmp.Or(table[rule], table[group]); remedy != "" {

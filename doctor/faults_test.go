@@ -52,7 +52,7 @@ var ownFaults = []fault{
 	{"the server certificate is no certificate", func(f *fixture) { f.write(f.node.CertFile, "x") }, "certificate", "server.crt", "server-cert issue", false},
 	{"the server key has a passphrase", func(f *fixture) { encryptKey(f) }, "certificate", "must not be encrypted", "put the certificate and its key there", false},
 	{"the server certificate has ended", func(f *fixture) { f.makeServerCert(f.node, time.Second); awaitEnd(f, f.node.CertFile) }, "certificate", "not valid at this time", "server-cert renew", false},
-	{"the server certificate ends soon", func(f *fixture) { f.makeServerCert(f.node, 10*day) }, "certificate", "in 9 days", "server-cert renew", true},
+	{"the server certificate ends soon", func(f *fixture) { f.makeServerCert(f.node, 10*day) }, "certificate", "ends on ", "server-cert renew", true},
 	{"the server key is revoked", func(f *fixture) { revoke(f, f.node) }, "certificate", "revoked", "renew", false},
 	{"the service is not ready", func(f *fixture) {
 		f.cfg.Service = &admin.Links{Troubles: []string{"no disk"}}
