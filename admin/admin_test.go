@@ -206,7 +206,7 @@ func TestReady(t *testing.T) {
 			s := open(t, Config{
 				Status: func() link.Status {
 					st := service()
-					st.Trouble = tt.link
+					st.Trouble, st.Peers = tt.link, nil
 					return st
 				},
 				BrokerTrouble: func() error {

@@ -11,6 +11,7 @@ import (
 
 	"peerlink/internal/httplimit"
 	"peerlink/internal/terminal"
+	"peerlink/link"
 )
 
 // maxLevelBody is the maximum size of the body of PUT /log-level in bytes.
@@ -123,17 +124,46 @@ func (s *Server) stalled() error {
 	return s.cfg.Stalled()
 }
 
+// ready responds with the troubles of the service. What is wrong with single links follows; it does not
+// determine the status.
 func (s *Server) ready(w http.ResponseWriter, r *http.Request) {
 	l := s.links(r.Context())
-	if !l.Ready {
-		writeText(w, http.StatusServiceUnavailable, strings.Join(l.Troubles, "\n"))
-		return
+	status, lines := http.StatusServiceUnavailable, l.Troubles
+	if l.Ready {
+		status, lines = http.StatusOK, []string{"ready"}
+		for _, warning := range l.Warnings {
+			lines = append(lines, "warning: "+warning)
+		}
 	}
-	lines := []string{"ready"}
-	for _, warning := range l.Warnings {
-		lines = append(lines, "warning: "+warning)
+	writeText(w, status, strings.Join(append(lines, l.linksInTrouble()...), "\n"))
+}
+
+// maxLinksInTrouble bounds the links that /readyz names.
+const maxLinksInTrouble = 20
+
+// linksInTrouble returns a line for each direction of a link in which messages do not pass, with the verdict
+// and the reason.
+func (l *Links) linksInTrouble() (lines []string) {
+	more := 0
+	for i := range l.Peers {
+		p := &l.Peers[i]
+		for _, d := range []struct {
+			name  string
+			state link.LinkState
+		}{{"out", p.Out}, {"in", p.In}} {
+			switch {
+			case d.state.Verdict.Severity() != link.Bad:
+			case len(lines) == maxLinksInTrouble:
+				more++
+			default:
+				lines = append(lines, fmt.Sprintf("link %s %s: %s", p.ID, d.name, d.state.Sentence(l.At, p.LastContact)))
+			}
+		}
 	}
-	writeText(w, http.StatusOK, strings.Join(lines, "\n"))
+	if more > 0 {
+		lines = append(lines, fmt.Sprintf("and %d more", more))
+	}
+	return lines
 }
 
 func (s *Server) getLevel(w http.ResponseWriter, _ *http.Request) {

@@ -47,6 +47,9 @@ func LoadCertificate(d *node.Dir, certFile, keyFile string) (*Certificate, error
 	return c, nil
 }
 
+// Leaf returns the server certificate in use.
+func (c *Certificate) Leaf() *x509.Certificate { return c.current.Load().Leaf }
+
 // setClock sets the clock by which reloaded certificates are verified.
 func (c *Certificate) setClock(now func() time.Time) {
 	c.mu.Lock()

@@ -95,16 +95,22 @@ func (s *shared) dialOne(ctx context.Context, addr string, p *node.Peer, groups 
 	if err != nil {
 		return nil, nil, err
 	}
-	conn, err = s.clientHandshake(ctx, tcp, p, groups)
+	conn, err = s.clientHandshake(ctx, tcp, p, groups, func(tls.ConnectionState) {})
 	return conn, tcp.RemoteAddr(), err
 }
 
-// clientHandshake completes the TLS handshake with a peer's server. On an error it closes the
-// connection.
-func (s *shared) clientHandshake(ctx context.Context, tcp net.Conn, p *node.Peer, groups []tls.CurveID) (*peerConn, error) {
-	own := s.cfg.Certificate.clientChain(p.SubCA)
+// clientHandshake completes the TLS handshake with a peer's server. It calls shown when the server
+// has shown its certificates, before they are verified. On an error it closes the connection.
+func (s *shared) clientHandshake(ctx context.Context, tcp net.Conn, p *node.Peer, groups []tls.CurveID, shown func(tls.ConnectionState)) (*peerConn, error) {
+	own := s.clientChain(p)
 	conn := &peerConn{own: own.Leaf, wire: &wireConn{Conn: tcp}}
-	conn.Conn = tls.Client(conn.wire, clientTLS(own, p, groups, s.cfg.Now, func(c []*x509.Certificate) { conn.chain = c }))
+	config := clientTLS(own, p, groups, s.cfg.Now, func(c []*x509.Certificate) { conn.chain = c })
+	verify := config.VerifyConnection
+	config.VerifyConnection = func(cs tls.ConnectionState) error {
+		shown(cs)
+		return verify(cs)
+	}
+	conn.Conn = tls.Client(conn.wire, config)
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.HandshakeTimeout)
 	defer cancel()
 	begin := time.Now()
@@ -118,6 +124,15 @@ func (s *shared) clientHandshake(ctx context.Context, tcp net.Conn, p *node.Peer
 	conn.took = time.Since(begin)
 	conn.wire.begin()
 	return conn, nil
+}
+
+// clientChain returns the chain that this node shows to the servers of a peer. It is empty if it can
+// show none: without a server certificate, or a certificate from the peer.
+func (s *shared) clientChain(p *node.Peer) *tls.Certificate {
+	if s.cfg.Certificate == nil || p.SubCA == nil {
+		return new(tls.Certificate)
+	}
+	return s.cfg.Certificate.clientChain(p.SubCA)
 }
 
 // otherAddresses returns the addresses of a server's host name other than used. The

@@ -285,7 +285,7 @@ func TestDrainDespiteDamage(t *testing.T) {
 	replace(t, repaired, file)
 	n.TakeEach(2)
 	n.WaitDrained(other, 1)
-	if logged := strings.Count(n.Log.String(), "subnet.txt"); logged != 1 {
+	if logged := strings.Count(n.Log.String(), "peer can not be brought up to date"); logged != 1 {
 		t.Errorf("the damage is logged %d times:\n%s", logged, n.Log)
 	}
 }

@@ -149,6 +149,7 @@ func (s *Service) Run(ctx context.Context, listener net.Listener) error {
 		}
 	})
 	s.wg.Go(func() { s.watchExpiry(ctx) })
+	s.wg.Go(func() { s.watchVerdicts(ctx) })
 
 	var err error
 	select {

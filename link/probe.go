@@ -3,6 +3,7 @@ package link
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
@@ -34,6 +35,33 @@ type Probe struct {
 	Stages  []Stage   `json:"stages"` // up to and including the first that failed
 	// Failure is what the failed stage means for sending to the peer; nil if OK.
 	Failure *LinkState `json:"failure,omitempty"`
+
+	// Shown is what the server has shown in the TLS handshake, whether this node accepts it or not;
+	// nil before that.
+	Shown *Shown `json:"-"`
+	// Refused is set if the peer has refused the certificates of this node.
+	Refused bool `json:"-"`
+	// LosesLargePackets is set if the TLS handshake was possible only without a post-quantum key
+	// exchange, which has larger packets.
+	LosesLargePackets bool `json:"-"`
+	// HeartBeat has the intervals that were agreed on in STOMP.
+	HeartBeat stomp.HeartBeat `json:"-"`
+}
+
+// Shown is what a server has shown in a TLS handshake.
+type Shown struct {
+	Version     string // of TLS
+	KeyExchange string
+	Chain       []*x509.Certificate // as sent, the server's first; not verified
+}
+
+// Describe returns the certificates in words: the name and the key of each.
+func (s *Shown) Describe() string {
+	var parts []string
+	for _, c := range s.Chain {
+		parts = append(parts, describeCertificate(c))
+	}
+	return strings.Join(parts, " < ")
 }
 
 // Stage is one stage of a [Probe].
@@ -56,10 +84,13 @@ func (p *Probe) Failed() *Stage {
 // Prober probes servers of peers, as a service with the same configuration would connect to them.
 type Prober struct{ *shared }
 
-// NewProber returns a Prober. Of cfg it needs Dir and Certificate, and not Broker.
+// NewProber returns a Prober. Of cfg it needs Dir and Certificate, and not Broker. Without Certificate,
+// its probes end after the TLS handshake, in which only the peer shows certificates.
 func NewProber(cfg Config) *Prober {
 	cfg.setDefaults()
-	cfg.Certificate.setClock(cfg.Now)
+	if cfg.Certificate != nil {
+		cfg.Certificate.setClock(cfg.Now)
+	}
 	return &Prober{&shared{cfg: cfg, log: cfg.Log}}
 }
 
@@ -110,7 +141,7 @@ type probing struct {
 
 // Probe probes one server of a peer, an address as host:port. network is "tcp", or "tcp4" or "tcp6"
 // for addresses of one family only. All stages together take at most about the times of the
-// configuration.
+// configuration. If no certificate from the peer is registered, the probe ends after the TLS handshake.
 func (pr *Prober) Probe(ctx context.Context, p *node.Peer, server, network string) Probe {
 	pg := &probing{Probe: Probe{Server: server, At: time.Now().UTC()}, shared: pr.shared, peer: p}
 	err := pg.run(ctx, network)
@@ -161,7 +192,11 @@ func (pg *probing) run(ctx context.Context, network string) error {
 		return err
 	}
 	if err := pg.stage(StageTLS, func() (string, error) { return pg.handshake(ctx) }); err != nil {
+		_, pg.Refused = certificateAlert(err)
 		return err
+	}
+	if pg.tls.own == nil {
+		return nil
 	}
 	return pg.session(ctx)
 }
@@ -215,17 +250,43 @@ func (pg *probing) connect(ctx context.Context, network string, ips []netip.Addr
 }
 
 // handshake completes the TLS handshake. The peer may refuse this node's certificates later: its
-// alert arrives after the handshake.
+// alert arrives after the handshake. If there is no answer in time, handshake connects again, and
+// offers key exchanges with small packets only.
 func (pg *probing) handshake(ctx context.Context) (detail string, err error) {
-	if err := pg.checkClientChain(&peerState{Peer: pg.peer}); err != nil {
-		return "", err
+	if pg.cfg.Certificate != nil && pg.peer.SubCA != nil {
+		if err := pg.checkClientChain(&peerState{Peer: pg.peer}); err != nil {
+			return "", err
+		}
 	}
-	if pg.tls, err = pg.clientHandshake(ctx, pg.conn, pg.peer, nil); err != nil {
+	pg.tls, err = pg.clientHandshake(ctx, pg.conn, pg.peer, nil, pg.show)
+	if errors.Is(err, errTLSTimeout) && pg.classicalHandshake(ctx) == nil {
+		pg.LosesLargePackets, err = true, nil
+	}
+	if err != nil {
 		return "", err
 	}
 	pg.conn = pg.tls
-	cs := pg.tls.ConnectionState()
-	return fmt.Sprintf("%s, %s, %s", tls.VersionName(cs.Version), cs.CurveID, describeChain(pg.tls.chain)), nil
+	detail = fmt.Sprintf("%s, %s, %s", pg.Shown.Version, pg.Shown.KeyExchange, describeChain(pg.tls.chain))
+	if pg.LosesLargePackets {
+		detail += "; only with a key exchange that has small packets: the network loses large ones"
+	}
+	return detail, nil
+}
+
+// classicalHandshake connects again, and completes the handshake with a key exchange that needs small
+// packets only.
+func (pg *probing) classicalHandshake(ctx context.Context) error {
+	conn, err := (&net.Dialer{Timeout: pg.cfg.ConnectTimeout}).DialContext(ctx, "tcp", pg.Address)
+	if err != nil {
+		return err
+	}
+	pg.tls, err = pg.clientHandshake(ctx, conn, pg.peer, classical, pg.show)
+	return err
+}
+
+// show records what the server has shown.
+func (pg *probing) show(cs tls.ConnectionState) {
+	pg.Shown = &Shown{Version: tls.VersionName(cs.Version), KeyExchange: cs.CurveID.String(), Chain: cs.PeerCertificates}
 }
 
 // session opens a STOMP session and ends it.
@@ -240,11 +301,13 @@ func (pg *probing) session(ctx context.Context) error {
 		return "", err
 	})
 	if _, ok := certificateAlert(err); ok {
+		pg.Refused = true
 		pg.blameTLS()
 	}
 	if err != nil {
 		return err
 	}
+	pg.HeartBeat = client.HeartBeat()
 	defer client.Close()
 	if err := awaitRefusal(ctx, client); err != nil {
 		connect := &pg.Stages[len(pg.Stages)-1]

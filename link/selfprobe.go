@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"net"
 	"time"
 
@@ -13,6 +14,9 @@ import (
 
 // selfProbeTimeout bounds each of the two steps of [ProbeSelf]. Addresses of the node itself are near.
 const selfProbeTimeout = 3 * time.Second
+
+// ErrOther is wrapped by the errors of [ProbeSelf] if something else answers than a service of the node.
+var ErrOther = errors.New("another node or another program answers")
 
 // ProbeSelf connects to an address, as host:port, and returns an error unless a service of the node d
 // answers there. It shows no certificate, so the service ends the connection.
@@ -26,10 +30,10 @@ func ProbeSelf(ctx context.Context, d *node.Dir, address string) error {
 	defer cancel()
 	err = tls.Client(conn, selfTLS(d)).HandshakeContext(ctx)
 	if errors.Is(err, context.DeadlineExceeded) {
-		err = errTLSTimeout
+		return errTLSTimeout
 	}
 	if err != nil {
-		return errors.New(describeNetworkError(err))
+		return fmt.Errorf("%w: %s", ErrOther, describeNetworkError(err))
 	}
 	return nil
 }

@@ -122,14 +122,18 @@ func describeChain(chain []*x509.Certificate) string {
 		case i == len(chain)-1:
 			role = "root"
 		}
-		who := c.Subject.String()
-		if id, err := pki.IdentityOf(c.RawSubject); err == nil {
-			who = id.Type.Short() + " " + id.ID
-		}
-		key := strings.TrimPrefix(pki.Fingerprint(c.PublicKey), "sha256:")
-		parts[i] = fmt.Sprintf("%s of %s (key %.8s)", role, who, key)
+		parts[i] = role + " of " + describeCertificate(c)
 	}
 	return strings.Join(parts, " < ")
+}
+
+// describeCertificate returns the name and the key of a certificate.
+func describeCertificate(c *x509.Certificate) string {
+	who := c.Subject.String()
+	if id, err := pki.IdentityOf(c.RawSubject); err == nil {
+		who = id.Type.Short() + " " + id.ID
+	}
+	return fmt.Sprintf("%s (key %.8s)", who, strings.TrimPrefix(pki.Fingerprint(c.PublicKey), "sha256:"))
 }
 
 // abort closes a connection whose other side may not be responding, without waiting for writes.

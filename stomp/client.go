@@ -181,6 +181,9 @@ func (c *Client) sendDisconnect(ctx context.Context) error {
 	})
 }
 
+// HeartBeat returns the heart-beat intervals agreed on with the server.
+func (c *Client) HeartBeat() HeartBeat { return c.conn.HeartBeat() }
+
 // Done returns a channel that is closed when the session has ended, for whatever
 // reason.
 func (c *Client) Done() <-chan struct{} { return c.done }

@@ -46,6 +46,7 @@ type Conn struct {
 	readErr      error         // why no more is read from nc
 	beatInterval time.Duration // interval of our heart-beats; 0: none
 	maxSilence   time.Duration // how long the peer may send nothing; 0: forever
+	heartBeat    HeartBeat     // the intervals agreed on
 	opened       bool          // the opening handshake is complete
 	raw          bool          // headers are not escaped, see [encoder]
 	inFrame      bool          // a part of a frame has been received
@@ -73,12 +74,20 @@ func NewConn(nc net.Conn, l Limits) *Conn {
 // is complete, unless Accept has done so.
 func (c *Conn) StartHeartBeat(agreed HeartBeat) {
 	c.mu.Lock()
-	c.opened, c.beatInterval, c.maxSilence = true, agreed.beatInterval(), agreed.maxSilence()
+	c.opened, c.beatInterval, c.maxSilence, c.heartBeat = true, agreed.beatInterval(), agreed.maxSilence(), agreed
 	if c.err == nil && c.readErr == nil {
 		c.setReadDeadline() // for a ReadFrame in progress
 	}
 	c.mu.Unlock()
 	c.wakeWriter()
+}
+
+// HeartBeat returns the intervals agreed on with the peer: zero before the opening handshake is
+// complete.
+func (c *Conn) HeartBeat() HeartBeat {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.heartBeat
 }
 
 // ReadFrame returns the next frame. The error is one of [Reader.ReadFrame],

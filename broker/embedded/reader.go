@@ -82,10 +82,7 @@ func openReadConn(path string) (*readConn, error) {
 	r.messages = p.stmt("SELECT " + columns + ", peer, epoch, counted FROM messages" + after)
 	r.deadLetters = p.stmt("SELECT " + columns + ", at, reason FROM set_aside" + after)
 	r.nextSeq = p.stmt("SELECT next_seq FROM queues WHERE name = ?")
-	r.queueStats = p.stmt("SELECT name, depth, next_seq," +
-		" (SELECT arrived FROM messages WHERE queue = queues.id ORDER BY seq LIMIT 1)," +
-		" (SELECT count(*) FROM set_aside WHERE queue = queues.id)" +
-		" FROM queues ORDER BY name")
+	r.queueStats = p.stmt(selectQueueStats)
 	r.queueInfo = p.stmt("SELECT depth," +
 		" (SELECT count(*) FROM set_aside WHERE queue = queues.id)," +
 		" (SELECT min(at) FROM set_aside WHERE queue = queues.id)," +

@@ -37,6 +37,20 @@ type QueueStats struct {
 	Total    uint64    // number of messages ever stored in it; one that was retried counts again
 }
 
+// selectQueueStats selects the columns that queueStatsOf reads.
+const selectQueueStats = "SELECT name, depth, next_seq," +
+	" (SELECT arrived FROM messages WHERE queue = queues.id ORDER BY seq LIMIT 1)," +
+	" (SELECT count(*) FROM set_aside WHERE queue = queues.id)" +
+	" FROM queues ORDER BY name"
+
+func queueStatsOf(cols []driver.Value) QueueStats {
+	q := QueueStats{Name: text(cols[0]), Depth: number(cols[1]), Total: uint64(number(cols[2]) - 1), SetAside: number(cols[4])}
+	if cols[3] != nil {
+		q.Oldest = time.UnixMilli(number(cols[3]))
+	}
+	return q
+}
+
 // Stats reads the figures of all queues from the file.
 func (s *Store) Stats(ctx context.Context) (Stats, error) {
 	stats := Stats{Trouble: s.writer.trouble.Load(), Unconsumed: s.quotas.all(), PeerQuota: s.quotas.limit, FreeBytes: -1, MinFree: s.disk.minFree}
@@ -45,16 +59,7 @@ func (s *Store) Stats(ctx context.Context) (Stats, error) {
 	}
 	err := s.read(ctx, "read figures", func(r *readConn) error {
 		return r.queueStats.query(func(cols []driver.Value) bool {
-			q := QueueStats{
-				Name:     text(cols[0]),
-				Depth:    number(cols[1]),
-				Total:    uint64(number(cols[2]) - 1),
-				SetAside: number(cols[4]),
-			}
-			if cols[3] != nil {
-				q.Oldest = time.UnixMilli(number(cols[3]))
-			}
-			stats.Queues = append(stats.Queues, q)
+			stats.Queues = append(stats.Queues, queueStatsOf(cols))
 			return true
 		})
 	})

@@ -176,6 +176,20 @@ func CheckFolder(path string) error {
 	return CheckOwner(path)
 }
 
+// CheckFolderPath returns an error if other users can create files in a folder, or replace it. The folder
+// need not exist.
+func CheckFolderPath(dir string) error {
+	if err := CheckFolder(dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	for path := dir; path != filepath.Dir(path); path = filepath.Dir(path) {
+		if err := CheckParentFolder(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	return nil
+}
+
 // OpenToAll returns the first of the folders in which every user can create and replace
 // files although this process may change its mode; "" if there is none.
 func OpenToAll(folders ...string) string {

@@ -55,7 +55,7 @@ func runLinks(ctx context.Context, f serveFlags, cfg link.Config, listener net.L
 	}
 
 	if server != nil {
-		defer recordService(cfg.Dir, state, server.Addresses()[0], log)()
+		defer recordService(cfg.Dir, f.record(state, server.Addresses()[0]), log)()
 	}
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
@@ -79,6 +79,23 @@ func runLinks(ctx context.Context, f serveFlags, cfg link.Config, listener net.L
 	err = service.Run(ctx, listener)
 	closeAdmin()
 	return errors.Join(err, <-adminErr)
+}
+
+// record returns the record of the service with this state folder, which can be asked at an admin address.
+func (f *serveFlags) record(state, adminAddress string) serviceRecord {
+	return serviceRecord{
+		State: state, Admin: adminAddress, ServerCert: absolutePath(f.serverCert), ServerKey: absolutePath(f.serverKey),
+		RabbitMQ: f.broker != embeddedBroker,
+	}
+}
+
+// absolutePath returns the absolute form of a path, or "" if there is none.
+func absolutePath(path string) string {
+	abs, err := filepath.Abs(path)
+	if err != nil {
+		return ""
+	}
+	return abs
 }
 
 // checkAdmin checks the syntax of the --admin address, before anything is opened. openAdmin

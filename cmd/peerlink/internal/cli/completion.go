@@ -28,6 +28,7 @@ const (
 var argumentCompleters = map[string][]completer{
 	"key split":       {nothing},
 	"init":            {oneOf(typeNames()...), nothing},
+	"doctor":          {peers, nothing},
 	"links":           {peers, nothing},
 	"log-level":       {oneOf(logLevels...), nothing},
 	"ping":            {peers, nothing},

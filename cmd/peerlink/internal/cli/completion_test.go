@@ -82,7 +82,7 @@ func TestCompletionIsBounded(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer silent.Close()
-	defer recordService(aa.Dir, filepath.Join(t.TempDir(), "state"), silent.Addr().String(), slog.New(slog.DiscardHandler))()
+	defer recordService(aa.Dir, serviceRecord{State: filepath.Join(t.TempDir(), "state"), Admin: silent.Addr().String()}, slog.New(slog.DiscardHandler))()
 	start := time.Now()
 	code, stdout, _ := runCLI(t, cobra.ShellCompRequestCmd, "-C", aa.Path(), "queue", "show", "x", "")
 	if took := time.Since(start); code != exitDone || took > completionTime+2*time.Second || took < completionTime/2 {

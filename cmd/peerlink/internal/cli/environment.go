@@ -42,6 +42,12 @@ func readEnvironment(flags *pflag.FlagSet) error {
 	return err
 }
 
+// isGiven reports whether a flag is on the command line, or set by an environment variable.
+func isGiven(flags *pflag.FlagSet, name string) bool {
+	f := flags.Lookup(name)
+	return f.Changed || firstSet(f.Annotations[environment]...) != ""
+}
+
 // firstSet returns the first of the environment variables that is set, and not
 // empty.
 func firstSet(variables ...string) string {

@@ -25,6 +25,7 @@ var reading = map[string][]string{
 	"bundle create":         {"out.zip --key={key} --passphrase-file={pass}"},
 	"bundle inspect":        {"{bundle}"},
 	"check":                 {"--key=key --server-cert={server.crt} --server-key={server.key}"},
+	"doctor":                {"--server-cert={server.crt} --server-key={server.key}"},
 	"fulfil":                {"{request} new-answer --yes --key={key} --passphrase-file={pass}"},
 	"init":                  {"creditors-agent -C new-node --server localhost:1 --passphrase-file={pass}", "accounting-authority --id random --list={registry} -C new-node2 --server localhost:1 --passphrase-file=pass"},
 	"key drill":             {"--key={key} --passphrase-file={pass}", "{share1} {share2}"},
@@ -86,10 +87,10 @@ var reading = map[string][]string{
 var notRead = []string{
 	"init --key", "check --key", // the key may be kept on another machine
 	"key split --out", "queue drop --save", "demo --keep",
-	"serve --publish-file", // read when a client requests it
+	"serve --publish-file", "doctor --publish-file", // read when a client requests it
 	// State folders, which are created if they are missing; without a service or
 	// messages, the commands read nothing in them.
-	"links --state", "log-level --state", "tail --state", "send --state", "serve --state",
+	"doctor --state", "links --state", "log-level --state", "tail --state", "send --state", "serve --state",
 	"queue drop --state", "queue list --state", "queue retry --state", "queue show --state",
 	"request new --bundle", "server-cert renew --csr", // output files
 }

@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/spf13/cobra"
+
 	"peerlink/admin"
 	"peerlink/internal/terminal"
 	"peerlink/node"
@@ -72,6 +74,21 @@ func serviceState(ctx context.Context, d *node.Dir, dir string) (string, error) 
 		return found[0].State, nil
 	}
 	return "", severalServicesError(found, func(r serviceRecord) string { return "--state " + r.State })
+}
+
+// serviceCertificate returns the files of the server certificate of the service that runs for the node's
+// directory, if one is recorded and the files are not given by flags or environment variables, and cert and
+// key otherwise.
+func serviceCertificate(cmd *cobra.Command, d *node.Dir, cert, key string) (string, string) {
+	if isGiven(cmd.Flags(), "server-cert") || isGiven(cmd.Flags(), "server-key") {
+		return cert, key
+	}
+	for _, r := range runningServices(cmd.Context(), d) {
+		if r.ServerCert != "" {
+			return r.ServerCert, r.ServerKey
+		}
+	}
+	return cert, key
 }
 
 func severalServicesError(found []serviceRecord, flag func(serviceRecord) string) error {

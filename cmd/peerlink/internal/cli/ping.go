@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"context"
 	"fmt"
 	"strings"
 	"time"
@@ -48,7 +47,8 @@ certificate, and disconnects. It prints how long each stage has taken:
   receipt  the end of the session, which the peer confirms: one round trip
 
 Of a stage that fails it prints the error and what can be done. No message is sent,
-and no service has to run here. The exit code is 1 if any server fails.`,
+and no service has to run here. If one runs, its certificate is used unless another is
+named. The exit code is 1 if any server fails.`,
 		Example: `  peerlink -C my-node ping "Harbour Bank"
   peerlink -C my-node ping 1234abcd --server-cert server.crt --server-key server.key`,
 		Args: someArgs(1, 1),
@@ -59,7 +59,7 @@ and no service has to run here. The exit code is 1 if any server fails.`,
 			if err := a.readNodedataURL(cmd); err != nil {
 				return err
 			}
-			return a.ping(cmd.Context(), args[0], f)
+			return a.ping(cmd, args[0], f)
 		},
 	}
 	serverCertFlags(c, &f.serverCert, &f.serverKey)
@@ -68,7 +68,8 @@ and no service has to run here. The exit code is 1 if any server fails.`,
 	return c
 }
 
-func (a *app) ping(ctx context.Context, peer string, f pingFlags) error {
+func (a *app) ping(cmd *cobra.Command, peer string, f pingFlags) error {
+	ctx := cmd.Context()
 	d, id, err := a.openPeer(peer)
 	if err != nil {
 		return err
@@ -77,6 +78,7 @@ func (a *app) ping(ctx context.Context, peer string, f pingFlags) error {
 	if err != nil {
 		return err
 	}
+	f.serverCert, f.serverKey = serviceCertificate(cmd, d, f.serverCert, f.serverKey)
 	a.serverFiles(&f.serverCert, &f.serverKey)
 	cert, err := loadCertificate(d, f.serverCert, f.serverKey, log)
 	if err != nil {

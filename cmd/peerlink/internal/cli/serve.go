@@ -124,6 +124,12 @@ key is not encrypted.`,
 			return a.serve(cmd.Context(), f)
 		},
 	}
+	f.add(a, c)
+	return c
+}
+
+// add adds the flags to a command.
+func (f *serveFlags) add(a *app, c *cobra.Command) {
 	flags := c.Flags()
 	flags.BoolVar(&check, "check", false, "print every setting in effect, check everything that the service needs, and exit")
 	f.listen = ":1234"
@@ -152,7 +158,6 @@ key is not encrypted.`,
 	flags.BoolVar(&f.allowRootKey, "allow-root-key", false, "run beside an encrypted root key that other users can read, and only warn: each of them can try its passphrase")
 	fromEnv(flags, "allow-root-key", "PEERLINK_ALLOW_ROOT_KEY")
 	f.limits.add(c)
-	return c
 }
 
 // readNodedataURL sets the node's directory from the reference's environment variable, if it is not given otherwise.

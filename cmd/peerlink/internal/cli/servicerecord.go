@@ -24,6 +24,10 @@ type serviceRecord struct {
 	Directory string `json:"directory"`       // the node's directory, see realPath
 	State     string `json:"state,omitempty"` // the state folder; empty with RabbitMQ
 	Admin     string `json:"admin"`           // the admin address
+	// The files of the server certificate, absolute; empty in the record of an older version.
+	ServerCert string `json:"server_cert,omitempty"`
+	ServerKey  string `json:"server_key,omitempty"`
+	RabbitMQ   bool   `json:"rabbitmq,omitempty"` // the broker is RabbitMQ, whose URL is not recorded because it has a password
 }
 
 // Bounds of the folder of records.
@@ -38,7 +42,7 @@ func recordFolder() string { return filepath.Join(stateBase(), "running") }
 
 // checkRecordFolder returns an error if another user could have written records.
 func checkRecordFolder(folder string) error {
-	if err := checkFolderPath(folder); err != nil {
+	if err := guard.CheckFolderPath(folder); err != nil {
 		return err
 	}
 	if guard.OpenToGroup(folder) {
@@ -56,10 +60,10 @@ func realPath(d *node.Dir) (string, error) {
 	return filepath.EvalSymlinks(path)
 }
 
-// recordService records where the service of a node can be asked, until forget is called. A failure is
+// recordService records a service of the node, until forget is called. A failure is
 // only logged, because the operator can name the place.
-func recordService(d *node.Dir, state, adminAddress string, log *slog.Logger) (forget func()) {
-	forget, err := writeRecord(d, state, adminAddress)
+func recordService(d *node.Dir, r serviceRecord, log *slog.Logger) (forget func()) {
+	forget, err := r.write(d)
 	if err != nil {
 		log.Info("commands find this service only with --state or --admin", "err", err)
 		return func() {}
@@ -67,9 +71,9 @@ func recordService(d *node.Dir, state, adminAddress string, log *slog.Logger) (f
 	return forget
 }
 
-func writeRecord(d *node.Dir, state, adminAddress string) (forget func(), err error) {
-	dir, err := realPath(d)
-	if err != nil {
+// write writes the record of a service of the node.
+func (r serviceRecord) write(d *node.Dir) (forget func(), err error) {
+	if r.Directory, err = realPath(d); err != nil {
 		return nil, err
 	}
 	folder := recordFolder()
@@ -80,12 +84,12 @@ func writeRecord(d *node.Dir, state, adminAddress string) (forget func(), err er
 		return nil, err
 	}
 	removeOldRecords(folder)
-	data, err := json.Marshal(serviceRecord{dir, state, adminAddress})
+	data, err := json.Marshal(r)
 	if err != nil {
 		return nil, err
 	}
 	// A service that is started again has the same name, so that records do not pile up.
-	sum := sha256.Sum256([]byte(dir + "\x00" + state + "\x00" + adminAddress))
+	sum := sha256.Sum256([]byte(r.Directory + "\x00" + r.State + "\x00" + r.Admin))
 	path := filepath.Join(folder, hex.EncodeToString(sum[:16]))
 	lock := durable.NewFlock(path + ".lock")
 	ctx, cancel := context.WithTimeout(context.Background(), recordWait)

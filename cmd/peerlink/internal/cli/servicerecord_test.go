@@ -36,7 +36,7 @@ func TestServiceRecord(t *testing.T) {
 		}
 	}
 	want("no record", 0)
-	forget := recordService(d.Dir, "/state", address, slog.New(slog.DiscardHandler))
+	forget := recordService(d.Dir, serviceRecord{State: "/state", Admin: address}, slog.New(slog.DiscardHandler))
 	want("a record", 1)
 	if runtime.GOOS != "windows" {
 		for _, mode := range []os.FileMode{0o777, 0o1777, 0o770} {
@@ -75,7 +75,7 @@ func TestRecordOfKilledService(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, at := range map[string]string{"there": dir, "gone": filepath.Join(dir, "gone")} {
-		data, _ := json.Marshal(serviceRecord{at, "/state", "127.0.0.1:1"})
+		data, _ := json.Marshal(serviceRecord{Directory: at, State: "/state", Admin: "127.0.0.1:1"})
 		for _, ext := range []string{".json", ".lock"} {
 			if err := os.WriteFile(filepath.Join(recordFolder(), name+ext), data, 0o600); err != nil {
 				t.Fatal(err)
@@ -85,7 +85,7 @@ func TestRecordOfKilledService(t *testing.T) {
 	if found := runningServices(t.Context(), d.Dir); len(found) != 0 {
 		t.Errorf("found %+v", found)
 	}
-	defer recordService(d.Dir, "/other", "127.0.0.1:2", slog.New(slog.DiscardHandler))()
+	defer recordService(d.Dir, serviceRecord{State: "/other", Admin: "127.0.0.1:2"}, slog.New(slog.DiscardHandler))()
 	left := readRecords(recordFolder())
 	if _, kept := left[filepath.Join(recordFolder(), "there")]; !kept || len(left) != 2 {
 		t.Errorf("records %+v", left)

@@ -3,7 +3,6 @@ package cli
 import (
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -57,24 +56,10 @@ func stateFolder(d *node.Dir, dir string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if err := checkFolderPath(dir); err != nil {
+	if err := guard.CheckFolderPath(dir); err != nil {
 		return "", fmt.Errorf("the state folder: %w", err)
 	}
 	return dir, nil
-}
-
-// checkFolderPath returns an error if other users can create files in a folder, or replace it. The folder
-// need not exist.
-func checkFolderPath(dir string) error {
-	if err := guard.CheckFolder(dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	for path := dir; path != filepath.Dir(path); path = filepath.Dir(path) {
-		if err := guard.CheckParentFolder(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return err
-		}
-	}
-	return nil
 }
 
 // openState returns the path of the node's state folder. It creates the folder, accessible by its

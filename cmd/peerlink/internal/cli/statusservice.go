@@ -104,7 +104,7 @@ func (s *serviceStatus) line() string {
 	if !s.Ready {
 		parts[0] = "NOT READY"
 	}
-	parts = append(parts, "running for "+admin.Age(s.links.At.Sub(s.links.Since)), fmt.Sprintf("%d links, %d down", s.Links, s.LinksDown))
+	parts = append(parts, "running for "+admin.Age(s.links.At.Sub(s.links.Since)), fmt.Sprintf("%s, %d down", countOf(int64(s.Links), "link", "links"), s.LinksDown))
 	if len(s.links.Queues) > 0 {
 		parts = append(parts, fmt.Sprintf("%d messages waiting, %d set aside", s.Waiting, s.SetAside))
 	}
@@ -171,7 +171,7 @@ func (s *serviceStatus) messageSteps() (steps []string) {
 	for i := range l.Peers {
 		p := &l.Peers[i]
 		if q := l.QueueOf(*p); q.Oldest != nil && l.At.Sub(*q.Oldest) > maxQueueAge {
-			steps = append(steps, fmt.Sprintf("%s for %s, the oldest for %s, and the link is %s: \"peerlink ping %s\" tries it now.",
+			steps = append(steps, fmt.Sprintf("%s for %s, the oldest for %s, and the link is %s: \"peerlink doctor %s\" says why.",
 				countOf(q.Messages, "message waits", "messages wait"), nameOf(p), admin.Age(l.At.Sub(*q.Oldest)), p.Out.Sentence(l.At, p.LastContact), p.ID))
 		}
 		if n := p.Counts.SetAside; len(l.Queues) == 0 && n > 0 {

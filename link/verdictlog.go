@@ -1,0 +1,73 @@
+package link
+
+import (
+	"context"
+	"log/slog"
+	"time"
+
+	"peerlink/internal/logthrottle"
+)
+
+// verdictLogger logs the changes of the verdicts on links, each once. Entries about one direction of
+// a link are limited, so that a peer that comes and goes can not fill the log.
+type verdictLogger struct {
+	log     *slog.Logger
+	limiter *logthrottle.Limiter
+	last    map[directionOf]LinkState
+}
+
+// directionOf is one direction of the link with a peer.
+type directionOf struct{ peer, direction string }
+
+// watchVerdicts logs the changes of all verdicts until ctx is done.
+func (s *Service) watchVerdicts(ctx context.Context) {
+	w := verdictLogger{s.log, s.logLimiter, make(map[directionOf]LinkState)}
+	tick := time.NewTicker(s.cfg.PollInterval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		for _, p := range s.peers.all() {
+			out, in := p.linkStates(s.shared, time.Now())
+			w.note(directionOf{p.id, "out"}, out)
+			w.note(directionOf{p.id, "in"}, in)
+		}
+	}
+}
+
+// note records the present state of a direction, and logs it if its verdict is another one than before.
+func (w *verdictLogger) note(d directionOf, now LinkState) {
+	before := w.last[d]
+	w.last[d] = now
+	if before.Verdict == now.Verdict {
+		return
+	}
+	level := levelOfChange(before.Verdict, now.Verdict)
+	if !w.log.Enabled(context.Background(), level) {
+		return
+	}
+	args := []any{"peer", d.peer, "direction", d.direction, "verdict", now.Verdict}
+	for _, more := range [][2]string{{"before", string(before.Verdict)}, {"reason", now.Reason}, {"what_to_do", now.Remedy}} {
+		if more[1] != "" {
+			args = append(args, more[0], more[1])
+		}
+	}
+	w.limiter.Log(w.log, level, logthrottle.Key{Who: d.peer, Kind: "verdict " + d.direction}, "the state of the link has changed", args...)
+}
+
+// levelOfChange returns the level at which a change is logged. That a link rests, connects and is linked
+// again is usual, unless it was in trouble before.
+func levelOfChange(before, now Verdict) slog.Level {
+	switch {
+	case now.Severity() == Bad:
+		return slog.LevelWarn
+	case now == VerdictConnecting:
+		return slog.LevelDebug
+	case now.Severity() == Warn, before != "" && before != VerdictConnecting && before.Severity() <= Warn:
+		return slog.LevelInfo
+	}
+	return slog.LevelDebug
+}
