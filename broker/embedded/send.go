@@ -16,11 +16,12 @@ type Sending struct {
 	// Invalid is the reason why the message can not be sent, or "" if there is none. With a
 	// reason, the message becomes a dead letter of the queues that it is routed to.
 	Invalid string
-	// Unroutable is called, perhaps several times, if no binding matches. It returns the message
-	// to be stored in an inbox in place of this one, or nil: then this one becomes a dead letter of
-	// the queue [UnroutableQueue]. Unroutable runs on the writer's goroutine, and must be
-	// quick. If it is nil, nothing is stored, and the result is [broker.ErrUnroutable].
-	Unroutable func() *broker.Incoming
+	// Unroutable is called with the message, perhaps several times, if no binding matches. It
+	// returns the message to be stored in an inbox in place of this one, or nil: then this one
+	// becomes a dead letter of the queue [UnroutableQueue]. Unroutable runs on the writer's
+	// goroutine, and must be quick. If it is nil, nothing is stored, and the result is
+	// [broker.ErrUnroutable].
+	Unroutable func(m *broker.Outgoing) *broker.Incoming
 }
 
 // Outcome is what has become of a message that an application has sent.
@@ -128,7 +129,7 @@ func (l limits) placeUnroutable(t *tx, m *Sending, r row) (placement, error) {
 	queue := UnroutableQueue(m.Exchange)
 	if p.reason == "" {
 		p.reason = unroutableReason
-		if answer := m.Unroutable(); answer != nil {
+		if answer := m.Unroutable(&m.Outgoing); answer != nil {
 			a, err := l.incomingRow(answer)
 			if err == nil {
 				p.outcome, p.row, queue = Answered, a, answer.Exchange

@@ -29,7 +29,7 @@ func commitTransaction(ctx context.Context, s *Store, x Transaction) ([]Outcome,
 
 func sendings(bodies ...string) (list []Sending) {
 	for _, m := range outgoing(bodies...) {
-		list = append(list, Sending{Exchange: "to_debtors", RoutingKey: "q.1", Outgoing: m, Unroutable: func() *broker.Incoming { return nil }})
+		list = append(list, Sending{Exchange: "to_debtors", RoutingKey: "q.1", Outgoing: m, Unroutable: func(*broker.Outgoing) *broker.Incoming { return nil }})
 	}
 	return list
 }
