@@ -13,7 +13,11 @@ type bounds struct {
 	opening       int // connections of each listener that have not sent the passcode; if there are more, one is closed
 	subscriptions int // of a connection
 	prefetch      int // sum of the prefetch-counts of a connection's subscriptions
-	pending       int // operations of a connection that are not durable yet, or whose receipt is not written yet
+	transactions  int // open transactions of a connection
+	// transactionSends and transactionBytes bound the messages in all open transactions of a
+	// connection together.
+	transactionSends, transactionBytes int
+	pending                            int // operations of a connection that are not durable yet, or whose receipt is not written yet
 
 	connectTime time.Duration // for the opening handshake, guessPause included
 	guessPause  time.Duration // before a wrong or missing passcode is answered
@@ -28,12 +32,16 @@ func defaultBounds() bounds {
 		opening:       openingLimit(pendingconns.OpenFiles()),
 		subscriptions: 64,
 		prefetch:      2 * maxPrefetch,
-		pending:       4096,
-		connectTime:   stomp.DefaultConnectTimeout,
-		guessPause:    time.Second,
-		nackPause:     time.Second,
-		endTime:       10 * time.Second,
-		stopTime:      4 * time.Second,
+		transactions:  16,
+
+		transactionSends: 1000,
+		transactionBytes: 4 << 20,
+		pending:          4096,
+		connectTime:      stomp.DefaultConnectTimeout,
+		guessPause:       time.Second,
+		nackPause:        time.Second,
+		endTime:          10 * time.Second,
+		stopTime:         4 * time.Second,
 	}
 }
 

@@ -11,8 +11,16 @@ import (
 // handle starts the operation of a frame, which calls op.done. If handle returns an error, the
 // caller must call op.done with it.
 func (s *session) handle(f *stomp.Frame, op *operation) error {
-	if _, ok := f.Get("transaction"); ok {
-		return refusef("%s in a transaction: transactions are not supported", f.Command)
+	switch f.Command {
+	case "BEGIN":
+		return s.begin(f, op)
+	case "COMMIT":
+		return s.commit(f, op)
+	case "ABORT":
+		return s.abortTransaction(f, op)
+	}
+	if name, ok := f.Get("transaction"); ok {
+		return s.addToTransaction(f, name, op)
 	}
 	switch f.Command {
 	case "SEND":
@@ -25,12 +33,10 @@ func (s *session) handle(f *stomp.Frame, op *operation) error {
 		return s.ack(f, op)
 	case "NACK":
 		return s.nack(f, op)
-	case "BEGIN", "COMMIT", "ABORT":
-		return refusef("%s: transactions are not supported", f.Command)
 	case "CONNECT", "STOMP":
 		return refusef("%s: the connection is open already", f.Command)
 	default:
-		return refusef("%.40s: expected SEND, SUBSCRIBE, UNSUBSCRIBE, ACK, NACK or DISCONNECT", f.Command)
+		return refusef("%.40s: expected SEND, SUBSCRIBE, UNSUBSCRIBE, ACK, NACK, BEGIN, COMMIT, ABORT or DISCONNECT", f.Command)
 	}
 }
 
@@ -105,42 +111,55 @@ func (s *session) unsubscribe(f *stomp.Frame, op *operation) error {
 }
 
 func (s *session) ack(f *stomp.Frame, op *operation) error {
-	sub, seqs, err := s.takeUnacked(f)
+	sub, messages, err := s.takeUnacked(f)
 	if err != nil {
 		return err
 	}
-	sub.unacked.free(len(seqs))
-	return sub.source.Ack(seqs, op.done)
+	return sub.removeMessages(messages, op)
 }
 
 func (s *session) nack(f *stomp.Frame, op *operation) error {
-	requeue := true
-	if r, ok := f.Get("requeue"); ok {
-		var err error
-		if requeue, err = strconv.ParseBool(r); err != nil {
-			return refusef("NACK with requeue %.40q: expected true or false", r)
-		}
+	requeue, err := requeues(f)
+	if err != nil {
+		return err
 	}
-	sub, seqs, err := s.takeUnacked(f)
+	sub, messages, err := s.takeUnacked(f)
 	if err != nil {
 		return err
 	}
 	if !requeue {
-		// RabbitMQ would dead-letter the messages. The inbox has no dead letters: as in a
-		// queue without a dead-letter exchange, the messages are removed.
-		sub.unacked.free(len(seqs))
-		return sub.source.Ack(seqs, op.done)
+		return sub.removeMessages(messages, op)
 	}
-	sub.requeueLater(seqs, s.door.bounds.nackPause)
+	sub.requeueLater(seqsOf(messages), s.door.bounds.nackPause)
 	op.done(nil)
 	return nil
 }
 
+// requeues reports whether the messages of a NACK are returned to the inbox. Otherwise they are
+// removed: RabbitMQ would dead-letter them, but the inbox has no dead letters, as a queue
+// without a dead-letter exchange.
+func requeues(f *stomp.Frame) (bool, error) {
+	text, ok := f.Get("requeue")
+	if !ok {
+		return true, nil
+	}
+	requeue, err := strconv.ParseBool(text)
+	if err != nil {
+		return false, refusef("NACK with requeue %.40q: expected true or false", text)
+	}
+	return requeue, nil
+}
+
+// removeMessages removes messages from the inbox.
+func (sub *subscription) removeMessages(messages []held, op *operation) error {
+	sub.unacked.free(len(messages))
+	return sub.source.Ack(seqsOf(messages), op.done)
+}
+
 // takeUnacked removes the messages to which an ACK or NACK applies from the
 // unacknowledged messages of their subscription. It returns the subscription and the
-// sequence numbers of the messages. They count against the prefetch-count until
-// unacked.free is called.
-func (s *session) takeUnacked(f *stomp.Frame) (*subscription, []uint64, error) {
+// messages. They count against the prefetch-count until unacked.free is called.
+func (s *session) takeUnacked(f *stomp.Frame) (*subscription, []held, error) {
 	message, subs, err := s.acknowledged(f)
 	if err != nil {
 		return nil, nil, err
@@ -149,8 +168,8 @@ func (s *session) takeUnacked(f *stomp.Frame) (*subscription, []uint64, error) {
 		if sub.unacked == nil {
 			continue
 		}
-		if seqs := sub.unacked.remove(message, sub.ack == AckClient); len(seqs) > 0 {
-			return sub, seqs, nil
+		if messages := sub.unacked.remove(message, sub.ack == AckClient); len(messages) > 0 {
+			return sub, messages, nil
 		}
 	}
 	return nil, nil, refusef("%s of %.100q: expected the ack header (or message-id) of a message that this connection holds",

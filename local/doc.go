@@ -34,7 +34,7 @@
 // "if-invalid:set-aside", a message that could not be sent to the peer gets its RECEIPT, and is set
 // aside with the reason. A message whose routing key is in no active peer's range gets
 // its RECEIPT: it is answered in the inbox ([Messages].Answer), or set aside. Messages sent earlier on the connection are confirmed first. Every message
-// is durable, whatever the "persistent" header contains. There are no transactions.
+// is durable, whatever the "persistent" header contains.
 //
 // # Receiving messages
 //
@@ -81,11 +81,20 @@
 // on, and removes nothing. The number of copies that a slow client misses is in the
 // header "missed" of the next copy.
 //
+// # Transactions
+//
+// SEND, ACK and NACK with the header of a transaction (BEGIN) are done by its COMMIT, in one
+// transaction of the store: all or nothing, and on disk when the receipt of the COMMIT is
+// sent. A message is checked, and refused, at SEND. After ABORT, the client holds again the
+// messages that it has acknowledged; when the connection ends, its transactions are aborted.
+// What an ACK acknowledges is decided when the door reads it: with ack:client all messages
+// delivered before.
+//
 // # Bounds
 //
 // There are bounds on the number of connections, on the number of those that have not
 // sent the passcode yet, on the subscriptions, unacknowledged messages and pending
-// operations of each connection, on the sizes of frames, and on the time of everything
+// operations of each connection, on its transactions, on the sizes of frames, and on the time of everything
 // that waits for a client. While a client does not read, the door does not read from it
 // either. A wrong passcode is answered after a pause. Connections that have not sent the
 // passcode do not block others: if there are too many, one of them is closed when the next

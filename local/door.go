@@ -72,6 +72,7 @@ type Door struct {
 	store        *embedded.Store
 	destinations destinations
 	messages     Messages
+	unroutable   func(*broker.Outgoing) *broker.Incoming // see [embedded.Sending]
 	passcode     *passcode
 	bounds       bounds
 	log          *slog.Logger
@@ -111,6 +112,10 @@ func open(cfg Config, b bounds) (*Door, error) {
 		d.log = slog.Default()
 	}
 	d.log = d.log.With("door", "local")
+	d.unroutable = func(*broker.Outgoing) *broker.Incoming { return nil }
+	if d.messages != nil {
+		d.unroutable = d.messages.Answer
+	}
 	var err error
 	if d.lock, err = lockDoor(cfg.StateDir); err != nil {
 		return nil, err

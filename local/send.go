@@ -88,7 +88,7 @@ func (s *session) sending(f *stomp.Frame) (m embedded.Sending, err error) {
 		}
 		m.Invalid = err.Error()
 	}
-	m.Unroutable = func() *broker.Incoming { return s.door.answer(&m.Outgoing) }
+	m.Unroutable = s.door.unroutable
 	return m, nil
 }
 
@@ -132,14 +132,6 @@ func (d *Door) check(m *embedded.Sending) error {
 		return nil
 	}
 	return d.messages.Check(m.Exchange, m.RoutingKey, &m.Outgoing)
-}
-
-// answer returns the answer to a message for which there is no peer, or nil.
-func (d *Door) answer(m *broker.Outgoing) *broker.Incoming {
-	if d.messages == nil {
-		return nil
-	}
-	return d.messages.Answer(m)
 }
 
 // count counts a message when it is known what has become of it, and logs what an operator should

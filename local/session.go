@@ -28,6 +28,8 @@ type session struct {
 	slotFreed wait.Signal   // for read: pending has decreased, or the session ends
 	tags      atomic.Uint64 // the last tag of a delivery, of all subscriptions
 
+	transactions transactions // used by read only
+
 	mu            sync.Mutex
 	pending       int      // operations in progress: neither failed nor answered
 	receipts      []string // receipt IDs of the receipts to be written
@@ -58,6 +60,7 @@ func newSession(d *Door, conn *stomp.Conn, log *slog.Logger) *session {
 		aborted:       make(chan struct{}),
 		subscriptions: make(map[subscriptionKey]*subscription),
 	}
+	s.transactions.open = make(map[string]*transaction)
 	s.opCtx, s.cancelOps = context.WithCancel(context.Background())
 	return s
 }

@@ -36,7 +36,7 @@ type unacked struct {
 	held []held // messages that the client can acknowledge, with growing tags
 }
 
-// held is a delivered message.
+// held is a delivered message that is not acknowledged.
 type held struct {
 	tag, seq uint64
 	id       string // message-id
@@ -83,9 +83,11 @@ type find func([]held) (i int, ok bool)
 // tagged finds a message by its tag.
 func tagged(tag uint64) find {
 	return func(list []held) (int, bool) {
-		return slices.BinarySearchFunc(list, tag, func(h held, tag uint64) int { return cmp.Compare(h.tag, tag) })
+		return slices.BinarySearchFunc(list, held{tag: tag}, byTag)
 	}
 }
+
+func byTag(a, b held) int { return cmp.Compare(a.tag, b.tag) }
 
 // named finds a message by its message-id. A client that acknowledges in order finds it at the
 // beginning.
@@ -96,10 +98,9 @@ func named(id string) find {
 	}
 }
 
-// remove removes a message and, if cumulative, all messages before it. It returns their
-// sequence numbers, or none if the message is not held. The messages stay counted in
-// used until free is called.
-func (u *unacked) remove(message find, cumulative bool) []uint64 {
+// remove removes a message and, if cumulative, all messages before it. It returns them, or none
+// if the message is not held. The messages stay counted in used until free is called.
+func (u *unacked) remove(message find, cumulative bool) []held {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	last, ok := message(u.held)
@@ -110,16 +111,13 @@ func (u *unacked) remove(message find, cumulative bool) []uint64 {
 	if cumulative {
 		first = 0
 	}
-	seqs := make([]uint64, 0, last+1-first)
-	for _, h := range u.held[first : last+1] {
-		seqs = append(seqs, h.seq)
-	}
+	removed := slices.Clone(u.held[first : last+1])
 	if first == 0 {
 		u.held = u.held[last+1:] // nothing is moved for clients that acknowledge in order, which is the usual case
 	} else {
 		u.held = slices.Delete(u.held, first, last+1)
 	}
-	return seqs
+	return removed
 }
 
 // ackID returns the value of the ack header, with which the client acknowledges a

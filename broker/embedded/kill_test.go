@@ -27,6 +27,8 @@ func runChild(task string) error {
 		return confirmInChild(s)
 	case "put":
 		return putInChild(s, words[2])
+	case "move":
+		return moveInChild(s)
 	case "retry":
 		return retryInChild(s)
 	}

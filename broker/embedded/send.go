@@ -16,11 +16,12 @@ type Sending struct {
 	// Invalid is the reason why the message can not be sent, or "" if there is none. With a
 	// reason, the message becomes a dead letter of the queues that it is routed to.
 	Invalid string
-	// Unroutable is called, perhaps several times, if no binding matches. It returns the message
-	// to be stored in an inbox in place of this one, or nil: then this one becomes a dead letter of
-	// the queue [UnroutableQueue]. Unroutable runs on the writer's goroutine, and must be
-	// quick. If it is nil, nothing is stored, and the result is [broker.ErrUnroutable].
-	Unroutable func() *broker.Incoming
+	// Unroutable is called with the message, perhaps several times, if no binding matches. It
+	// returns the message to be stored in an inbox in place of this one, or nil: then this one
+	// becomes a dead letter of the queue [UnroutableQueue]. Unroutable runs on the writer's
+	// goroutine, and must be quick. If it is nil, nothing is stored, and the result is
+	// [broker.ErrUnroutable].
+	Unroutable func(m *broker.Outgoing) *broker.Incoming
 }
 
 // Outcome is what has become of a message that an application has sent.
@@ -59,7 +60,7 @@ func (s *Store) Send(ctx context.Context, exchange, routingKey string, m broker.
 
 // SendOrSetAside is [Store.Send] for a message that may be invalid or unroutable.
 func (s *Store) SendOrSetAside(ctx context.Context, m Sending, done func(Outcome, error)) error {
-	r, err := s.sendingRow(m)
+	r, err := s.limits.sendingRow(&m)
 	if err != nil {
 		return err
 	}
@@ -68,9 +69,13 @@ func (s *Store) SendOrSetAside(ctx context.Context, m Sending, done func(Outcome
 		return err
 	}
 	var outcome Outcome
-	op := &callOp{kind: fromApplication, part: part, do: func(t *tx) (err error) {
-		outcome, err = s.send(t, &m, r)
-		return err
+	op := &callOp{kind: fromApplication, part: part, do: func(t *tx) error {
+		p, err := s.limits.place(t, &m, r)
+		if err != nil {
+			return err
+		}
+		outcome = p.outcome
+		return p.store(t)
 	}}
 	if done != nil {
 		op.done = func(err error) { done(outcome, err) }
@@ -79,85 +84,79 @@ func (s *Store) SendOrSetAside(ctx context.Context, m Sending, done func(Outcome
 }
 
 // sendingRow checks a message of an application, and returns its row.
-func (s *Store) sendingRow(m Sending) (row, error) {
+func (l limits) sendingRow(m *Sending) (row, error) {
 	if err := checkName("exchange", m.Exchange); err != nil {
 		return row{}, err
 	}
 	if err := checkName("queue", UnroutableQueue(m.Exchange)); err != nil {
 		return row{}, err
 	}
-	return s.limits.outgoingRow(m.RoutingKey, m.Outgoing)
+	return l.outgoingRow(m.RoutingKey, m.Outgoing)
 }
 
-// send stores a message in the queues that it is routed to, or as a dead letter, or another
-// message in its place.
-func (s *Store) send(t *tx, m *Sending, r row) (Outcome, error) {
+// placement is where a message of an application is stored.
+type placement struct {
+	outcome Outcome
+	queues  []*queueChanges
+	row     row
+	reason  string // of a dead letter
+}
+
+// place determines where a message of an application is stored. It stores nothing: an error of the
+// message must not leave a part of a transaction.
+func (l limits) place(t *tx, m *Sending, r row) (placement, error) {
 	queues, err := t.route(m.Exchange, m.RoutingKey)
 	if err != nil {
-		return 0, err
+		return placement{}, err
 	}
 	if len(queues) == 0 {
-		return s.sendUnroutable(t, m, r)
+		return l.placeUnroutable(t, m, r)
 	}
-	outcome := Queued
+	p := placement{outcome: Queued, row: r}
 	if m.Invalid != "" {
-		outcome = SetAside
+		p.outcome, p.reason = SetAside, m.Invalid
 	}
-	for _, id := range queues {
-		q, err := t.queueByID(id)
-		if err != nil {
-			return 0, err
-		}
-		if outcome == SetAside {
-			err = t.putDeadLetter(q, r, m.Invalid)
-		} else {
-			err = t.put(q, r)
-		}
-		if err != nil {
-			return 0, err
-		}
-	}
-	return outcome, nil
+	p.queues, err = t.queuesByID(queues)
+	return p, err
 }
 
-// sendUnroutable stores a message that no binding matches as a dead letter, or another message
-// in its place.
-func (s *Store) sendUnroutable(t *tx, m *Sending, r row) (Outcome, error) {
+// placeUnroutable determines what is stored of a message that no binding matches.
+func (l limits) placeUnroutable(t *tx, m *Sending, r row) (placement, error) {
 	if m.Unroutable == nil {
-		return 0, fmt.Errorf("%w: exchange %s has no binding for routing key %q", broker.ErrUnroutable, m.Exchange, m.RoutingKey)
+		return placement{}, fmt.Errorf("%w: exchange %s has no binding for routing key %q", broker.ErrUnroutable, m.Exchange, m.RoutingKey)
 	}
-	reason := m.Invalid
-	if reason == "" {
-		answer, err := s.answerRow(m.Unroutable())
-		if err == nil && answer.message != nil {
-			return Answered, t.putInto(answer.message.Exchange, answer)
+	p := placement{outcome: SetAside, row: r, reason: m.Invalid}
+	queue := UnroutableQueue(m.Exchange)
+	if p.reason == "" {
+		p.reason = unroutableReason
+		if answer := m.Unroutable(&m.Outgoing); answer != nil {
+			a, err := l.incomingRow(answer)
+			if err == nil {
+				p.outcome, p.row, queue = Answered, a, answer.Exchange
+			} else {
+				p.reason += "; and it can not be answered: " + err.Error()
+			}
 		}
-		if reason = unroutableReason; err != nil {
-			reason += "; and it can not be answered: " + err.Error()
-		}
 	}
-	q, err := t.makeQueue(UnroutableQueue(m.Exchange))
-	if err != nil {
-		return 0, err
-	}
-	return SetAside, t.putDeadLetter(q, r, reason)
-}
-
-// answerRow checks a message for an inbox, and returns its row, or none if m is nil.
-func (s *Store) answerRow(m *broker.Incoming) (row, error) {
-	if m == nil {
-		return row{}, nil
-	}
-	return s.limits.incomingRow(m)
-}
-
-// putInto appends a message to a queue, which it creates if it does not exist.
-func (t *tx) putInto(queue string, r row) error {
 	q, err := t.makeQueue(queue)
-	if err != nil {
-		return err
+	p.queues = []*queueChanges{q}
+	return p, err
+}
+
+// store stores the message.
+func (p *placement) store(t *tx) error {
+	for _, q := range p.queues {
+		var err error
+		if p.outcome == SetAside {
+			err = t.putDeadLetter(q, p.row, p.reason)
+		} else {
+			err = t.put(q, p.row)
+		}
+		if err != nil {
+			return err
+		}
 	}
-	return t.put(q, r)
+	return nil
 }
 
 // putDeadLetter stores a message as a dead letter of a queue, without ever having been in the
@@ -172,6 +171,18 @@ func (t *tx) putDeadLetter(q *queueChanges, r row, reason string) error {
 	return nil
 }
 
+// queuesByID returns the queueChanges of several queues.
+func (t *tx) queuesByID(ids []int64) (queues []*queueChanges, err error) {
+	for _, id := range ids {
+		q, err := t.queueByID(id)
+		if err != nil {
+			return nil, err
+		}
+		queues = append(queues, q)
+	}
+	return queues, nil
+}
+
 // routeAgain returns the queues that a dead letter is moved to when it is retried: its own, or, if
 // it could not be routed, those that it is routed to now.
 func (t *tx) routeAgain(q *queueChanges, seq uint64) ([]*queueChanges, error) {
@@ -184,19 +195,11 @@ func (t *tx) routeAgain(q *queueChanges, seq uint64) ([]*queueChanges, error) {
 		return nil, err
 	}
 	ids, err := t.route(exchange, key)
+	if err == nil && len(ids) == 0 {
+		err = broker.ErrUnroutable
+	}
 	if err != nil {
 		return nil, err
 	}
-	if len(ids) == 0 {
-		return nil, broker.ErrUnroutable
-	}
-	var queues []*queueChanges
-	for _, id := range ids {
-		to, err := t.queueByID(id)
-		if err != nil {
-			return nil, err
-		}
-		queues = append(queues, to)
-	}
-	return queues, nil
+	return t.queuesByID(ids)
 }

@@ -76,7 +76,7 @@ func TestSendUnroutable(t *testing.T) {
 	send := func(body string, answer *broker.Incoming) Outcome {
 		t.Helper()
 		o, err := sendOrSetAside(t, s, Sending{
-			Exchange: "to_debtors", RoutingKey: "q.1", Outgoing: outgoing(body)[0], Unroutable: func() *broker.Incoming { return answer },
+			Exchange: "to_debtors", RoutingKey: "q.1", Outgoing: outgoing(body)[0], Unroutable: func(*broker.Outgoing) *broker.Incoming { return answer },
 		})
 		if err != nil {
 			t.Fatal(err)

@@ -180,12 +180,7 @@ func (sub *Subscription) Ack(seqs []uint64, done func(error)) error {
 	if err := sub.checkDelivered(seqs); err != nil {
 		return fmt.Errorf("acknowledge messages: %w", err)
 	}
-	freed := make(map[string]int64)
-	for _, seq := range seqs {
-		if m := b.unacked[seq]; m.peer != "" {
-			freed[m.peer] += m.counted
-		}
-	}
+	freed := b.freedBy(seqs)
 	remove := func(t *tx) error { return t.remove(b.name, seqs, freed) }
 	if err := sub.store.writer.submit(&callOp{do: remove, done: done}); err != nil {
 		return err

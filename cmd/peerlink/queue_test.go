@@ -23,7 +23,7 @@ func publish(ts *testscript.TestScript, neg bool, args []string) {
 	settled := make(chan error, 1)
 	m := broker.Outgoing{Type: args[3], ContentType: "application/json", Body: []byte(ts.ReadFile(args[4]))}
 	ts.Check(store.SendOrSetAside(context.Background(), embedded.Sending{
-		Exchange: args[1], RoutingKey: args[2], Outgoing: m, Unroutable: func() *broker.Incoming { return nil },
+		Exchange: args[1], RoutingKey: args[2], Outgoing: m, Unroutable: func(*broker.Outgoing) *broker.Incoming { return nil },
 	}, func(_ embedded.Outcome, err error) { settled <- err }))
 	ts.Check(<-settled)
 }

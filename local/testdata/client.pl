@@ -13,6 +13,10 @@ my $sent = $stomp->send_with_receipt({
     destination => $destination, type => 'AccountUpdate', 'content-type' => 'application/json', body => '{"a:b": "c\\\\d"}', timeout => 10,
 });
 print "sent ", $sent ? "RECEIPT" : "nothing", "\n";
+my $committed = $stomp->send_transactional({
+    destination => $destination, type => 'AccountUpdate', 'content-type' => 'application/json', body => '{}', timeout => 10,
+});
+print "committed ", $committed ? "yes" : "no", "\n";
 $stomp->subscribe({ destination => '/queue/accounts_in', ack => 'client', 'prefetch-count' => 1 });
 for (1 .. 2) {
     my $message = $stomp->receive_frame({ timeout => 10 });

@@ -1,0 +1,201 @@
+package local
+
+import (
+	"slices"
+	"strings"
+
+	"peerlink/broker/embedded"
+	"peerlink/stomp"
+)
+
+// transaction holds what a client has sent and acknowledged between BEGIN and COMMIT. It is used by
+// the goroutine that reads frames.
+type transaction struct {
+	sends []embedded.Sending
+	acks  []transactionAck
+}
+
+// transactionAck is an ACK or NACK in a transaction.
+type transactionAck struct {
+	sub      *subscription
+	messages []held
+	requeue  bool // of a NACK: the messages are returned to the inbox, not removed
+}
+
+// transactions are the open transactions of a session, by name.
+type transactions struct {
+	open        map[string]*transaction
+	sends, size int // of the messages in all of them
+}
+
+// begin opens a transaction (BEGIN).
+func (s *session) begin(f *stomp.Frame, op *operation) error {
+	name, err := required(f, "transaction")
+	if err != nil {
+		return err
+	}
+	switch {
+	case s.transactions.open[name] != nil:
+		return refusef("BEGIN of %.100q, which is a transaction of this connection already", name)
+	case len(s.transactions.open) == s.door.bounds.transactions:
+		return refusef("BEGIN: this connection has %d open transactions, which is the limit", len(s.transactions.open))
+	}
+	s.transactions.open[strings.Clone(name)] = &transaction{}
+	op.done(nil)
+	return nil
+}
+
+// endTransaction removes the transaction of a COMMIT or ABORT, and returns it.
+func (s *session) endTransaction(f *stomp.Frame) (*transaction, error) {
+	name, err := required(f, "transaction")
+	if err != nil {
+		return nil, err
+	}
+	t, err := s.transaction(f.Command, name)
+	if err != nil {
+		return nil, err
+	}
+	delete(s.transactions.open, name)
+	s.transactions.sends -= len(t.sends)
+	s.transactions.size -= t.size()
+	return t, nil
+}
+
+func (s *session) transaction(command, name string) (*transaction, error) {
+	t := s.transactions.open[name]
+	if t == nil {
+		return nil, refusef("%s: this connection has no transaction %.100q: expected BEGIN first", command, name)
+	}
+	return t, nil
+}
+
+// size returns the size of the messages of a transaction.
+func (t *transaction) size() (size int) {
+	for i := range t.sends {
+		size += sizeOf(&t.sends[i])
+	}
+	return size
+}
+
+// sizeOf returns about how many bytes of memory a message takes.
+func sizeOf(m *embedded.Sending) int {
+	return len(m.Body) + len(m.RoutingKey) + len(m.Invalid) + 500
+}
+
+// addToTransaction adds a SEND, ACK or NACK to the transaction that it names. A SEND is checked, and
+// refused, at once.
+func (s *session) addToTransaction(f *stomp.Frame, name string, op *operation) error {
+	t, err := s.transaction(f.Command, name)
+	if err != nil {
+		return err
+	}
+	switch f.Command {
+	case "SEND":
+		err = s.addSend(t, f)
+	case "ACK":
+		err = s.addAck(t, f, false)
+	case "NACK":
+		var requeue bool
+		if requeue, err = requeues(f); err == nil {
+			err = s.addAck(t, f, requeue)
+		}
+	default:
+		err = refusef("%s in a transaction: only SEND, ACK and NACK can be", f.Command)
+	}
+	if err == nil {
+		op.done(nil)
+	}
+	return err
+}
+
+func (s *session) addSend(t *transaction, f *stomp.Frame) error {
+	m, err := s.sending(f)
+	if err != nil {
+		s.door.counts[refused].Add(1)
+		return err
+	}
+	// Cloned, because they would keep the frame's other headers in memory.
+	m.RoutingKey, m.Type = strings.Clone(m.RoutingKey), strings.Clone(m.Type)
+	all := &s.transactions
+	if all.sends == s.door.bounds.transactionSends || all.size+sizeOf(&m) > s.door.bounds.transactionBytes {
+		return refusef("SEND in a transaction: the open transactions of a connection may have %d messages of %d bytes, their overhead included",
+			s.door.bounds.transactionSends, s.door.bounds.transactionBytes)
+	}
+	all.sends++
+	all.size += sizeOf(&m)
+	t.sends = append(t.sends, m)
+	return nil
+}
+
+func (s *session) addAck(t *transaction, f *stomp.Frame, requeue bool) error {
+	sub, messages, err := s.takeUnacked(f)
+	if err != nil {
+		return err
+	}
+	t.acks = append(t.acks, transactionAck{sub, messages, requeue})
+	return nil
+}
+
+// commit does a transaction (COMMIT), in one transaction of the store.
+func (s *session) commit(f *stomp.Frame, op *operation) error {
+	t, err := s.endTransaction(f)
+	if err != nil {
+		return err
+	}
+	x := embedded.Transaction{Messages: t.sends}
+	for _, a := range t.acks {
+		if s.subscription(a.sub.key) != a.sub {
+			return refusef("COMMIT: the subscription %.100q, whose messages it acknowledges, has ended: nothing was done", a.sub.key.name())
+		}
+		if !a.requeue {
+			x.Acks = append(x.Acks, embedded.Ack{Subscription: a.sub.source, Seqs: seqsOf(a.messages)})
+		}
+	}
+	for _, a := range t.acks {
+		if !a.requeue {
+			a.sub.unacked.free(len(a.messages))
+		}
+	}
+	return s.door.store.Commit(s.opCtx, x, func(outcomes []embedded.Outcome, err error) {
+		for i := range t.sends {
+			s.door.count(&t.sends[i], outcomes[i], err)
+		}
+		for _, a := range t.acks {
+			if a.requeue && err == nil {
+				a.sub.requeueLater(seqsOf(a.messages), s.door.bounds.nackPause)
+			}
+		}
+		op.done(err)
+	})
+}
+
+// abort drops a transaction (ABORT): the client holds again the messages that it has acknowledged
+// in it.
+func (s *session) abortTransaction(f *stomp.Frame, op *operation) error {
+	t, err := s.endTransaction(f)
+	if err != nil {
+		return err
+	}
+	for _, a := range t.acks {
+		a.sub.unacked.restore(a.messages)
+	}
+	op.done(nil)
+	return nil
+}
+
+// seqsOf returns the sequence numbers of messages.
+func seqsOf(messages []held) []uint64 {
+	seqs := make([]uint64, len(messages))
+	for i, m := range messages {
+		seqs[i] = m.seq
+	}
+	return seqs
+}
+
+// restore undoes remove.
+func (u *unacked) restore(messages []held) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.held = slices.Concat(u.held, messages)
+	slices.SortFunc(u.held, byTag)
+}
