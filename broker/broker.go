@@ -15,6 +15,9 @@ import (
 	"errors"
 )
 
+// UnroutableRemedy is what an operator can do about [ErrUnroutable] for a received message.
+const UnroutableRemedy = "let an application declare this exchange, and bind a queue to it with a key that matches"
+
 var (
 	// ErrClosed is returned by operations on a closed broker, consumer or publisher.
 	ErrClosed = errors.New("broker: closed")

@@ -188,7 +188,11 @@ func (r *receiver) openPublisher(capacityCtx context.Context) (broker.Publisher,
 func (r *receiver) recordNotStored(level slog.Level, err error) {
 	r.s.logLimiter.Log(r.log, level, logthrottle.Key{Who: r.peer.id, Kind: "not stored"}, "received messages can not be stored", "err", err)
 	r.peer.stats.recordError(fromPeer, fmt.Errorf("received messages can not be stored: %w", err))
-	r.peer.in.set(LinkState{Verdict: VerdictBrokerUnavailable, Reason: "received messages can not be stored: " + err.Error(), Remedy: brokerRemedy})
+	remedy := brokerRemedy
+	if errors.Is(err, broker.ErrUnroutable) {
+		remedy = broker.UnroutableRemedy
+	}
+	r.peer.in.set(LinkState{Verdict: VerdictBrokerUnavailable, Reason: "received messages can not be stored: " + err.Error(), Remedy: remedy})
 }
 
 // recordOpened records that the connection has begun to carry messages. The caller calls

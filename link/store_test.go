@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"strings"
 	"sync/atomic"
@@ -15,26 +16,30 @@ import (
 	"peerlink/node/nodetest"
 )
 
-// rejecting is a broker that refuses all messages of peers.
-type rejecting struct{ broker.Broker }
+// rejecting is a broker that refuses all messages of peers with an error.
+type rejecting struct {
+	broker.Broker
+	err error
+}
 
-type rejectingPublisher struct{ broker.Publisher }
+type rejectingPublisher struct {
+	broker.Publisher
+	err error
+}
 
 func (r rejecting) Publish(ctx context.Context, confirmed func(uint64, error)) (broker.Publisher, error) {
 	p, err := r.Broker.Publish(ctx, confirmed)
-	return rejectingPublisher{p}, err
+	return rejectingPublisher{p, r.err}, err
 }
 
-func (rejectingPublisher) Publish(context.Context, *broker.Incoming) error {
-	return errors.New("the queue is full")
-}
+func (p rejectingPublisher) Publish(context.Context, *broker.Incoming) error { return p.err }
 
 // While the broker refuses messages, as one with a limited queue does, a peer cannot
 // fill the log with repeated attempts.
 func TestRejectedMessagesDoNotFillTheLog(t *testing.T) {
 	t.Parallel()
 	authority, _, bad := trio(t, linktest.Embedded, func(n *linktest.Node) {
-		n.Config.Broker = rejecting{n.Config.Broker}
+		n.Config.Broker = rejecting{n.Config.Broker, errors.New("the queue is full")}
 		n.Config.MaxConnsPerPeer = 100 // closed connections count for a moment
 	})
 	frame := sendFrame("1", translated(t, bad, authority, 1))
@@ -50,6 +55,23 @@ func TestRejectedMessagesDoNotFillTheLog(t *testing.T) {
 	if lines := strings.Count(authority.Log.String(), "received messages can not be stored"); lines == 0 || lines > maxFloodLines {
 		t.Errorf("%d lines about messages that are not stored", lines)
 	}
+}
+
+// If no queue is bound for the messages of a peer, its link says what the operator has to do.
+func TestUnroutableHasRemedy(t *testing.T) {
+	t.Parallel()
+	authority, _, bad := trio(t, linktest.Embedded, func(n *linktest.Node) {
+		n.Config.Broker = rejecting{n.Config.Broker, fmt.Errorf("%w: exchange accounts_in", broker.ErrUnroutable)}
+	})
+	if _, err := io.WriteString(session(t, bad, authority), sendFrame("1", translated(t, bad, authority, 1))); err != nil {
+		t.Fatal(err)
+	}
+	linktest.Eventually(t, "the state of the link", func() error {
+		if in := statusOf(t, authority, bad).In; !strings.Contains(in.Reason, "accounts_in") || !strings.Contains(in.Remedy, "bind a queue") {
+			return fmt.Errorf("%+v", in)
+		}
+		return nil
+	})
 }
 
 // failing is a broker that loses the first stream of received messages, a moment after

@@ -2,6 +2,7 @@ package embedded
 
 import (
 	"database/sql/driver"
+	"fmt"
 	"log/slog"
 	"time"
 )
@@ -25,18 +26,22 @@ func countedOf(column int64, size int) int64 {
 const (
 	// recountPage is how many messages recount reads at once.
 	recountPage = 20_000
+	// recountTime bounds the time of recount at the start of a service, since a service that takes too long to start is
+	// killed: enough for millions of messages.
+	recountTime = 20 * time.Second
 	// recountLogInterval is the interval between the log records of recount's progress.
 	recountLogInterval = time.Second
 )
 
 // recount computes table usage from the messages, in one transaction, if the table was not made
-// with countingVersion.
-func (w *writeConn) recount(log *slog.Logger) error {
+// with countingVersion. If that takes longer than limit, it returns an error, and the table stays
+// as it was.
+func (w *writeConn) recount(log *slog.Logger, limit time.Duration) error {
 	if n, err := w.number("SELECT count(*) FROM store WHERE counting = " + countingVersion); err != nil || n > 0 {
 		return err
 	}
 	return w.commitChange(func() error {
-		c := &recounting{usage: make(map[string]int64), log: log, start: time.Now()}
+		c := &recounting{usage: make(map[string]int64), log: log, start: time.Now(), limit: limit}
 		if err := c.countAll(w); err != nil {
 			return err
 		}
@@ -50,6 +55,7 @@ type recounting struct {
 	messages int64            // counted so far
 	log      *slog.Logger
 	start    time.Time
+	limit    time.Duration
 	logged   time.Time // when the progress was logged last
 }
 
@@ -88,6 +94,9 @@ func (c *recounting) countQueue(page *stmt, queue int64) error {
 			return true
 		}, queue, after, int64(recountPage)); err != nil || last == after {
 			return err
+		}
+		if time.Since(c.start) > c.limit {
+			return fmt.Errorf("%d messages were counted in %v, and there are more", c.messages, c.limit)
 		}
 		if time.Since(c.logged) >= recountLogInterval {
 			c.logged = time.Now()

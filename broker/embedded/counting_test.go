@@ -126,8 +126,9 @@ func TestCountedIsStored(t *testing.T) {
 	wantUsage(t, openFile(t, path, Options{Service: true}), 3)
 }
 
-// Reading the messages to be counted takes no more memory for a large store than for a small
-// one, since it is done in pages: none is left out at the limits of pages.
+// Messages are counted in pages, so that a large store takes no more memory than a small one: none
+// is left out at the limits of pages. If it takes too long, nothing changes, and the next start
+// tries again.
 func TestRecountPages(t *testing.T) {
 	t.Parallel()
 	s := openTest(t, Options{})
@@ -139,6 +140,19 @@ func TestRecountPages(t *testing.T) {
 	execFile(t, path, fmt.Sprintf("INSERT INTO queues VALUES (1, 'accounts_in', %d, %d); UPDATE store SET counting = 0;"+
 		" WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM n WHERE i < %[2]d)"+
 		" INSERT INTO messages SELECT 1, i, 0, '', '', '', '', zeroblob(i %% 10), 'a', 7, -1 FROM n", n+1, n))
+	w, err := openWriteConn(path, Options{Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := w.recount(slog.New(slog.DiscardHandler), 0); err == nil {
+		t.Error("no error, although there was no time")
+	}
+	if usage, err := w.usage(); err != nil || len(usage) > 0 {
+		t.Errorf("without time, %v is counted, %v", usage, err)
+	}
+	if err := w.close(); err != nil {
+		t.Fatal(err)
+	}
 	s = openFile(t, path, Options{Service: true})
 	want := int64(0)
 	for i := 1; i <= n; i++ {

@@ -124,7 +124,7 @@ func (w *writeConn) openForService(path string, opts Options) error {
 		// SQLite has opened a file for reading only, and would not open it again.
 		return err
 	}
-	if err := w.recount(opts.Logger); err != nil {
+	if err := w.recount(opts.Logger, recountTime); err != nil {
 		opts.Logger.Warn("how much each peer's messages take can not be counted, the next start tries again", "err", err)
 	}
 	return nil

@@ -22,7 +22,10 @@ func (b *Broker) Bind(ctx context.Context, q broker.PeerBinding) error {
 	err := checkPeerBinding(q, b.opts.DeadLetterSuffix)
 	if err == nil {
 		q.Queues = slices.Clone(q.Queues)
-		err = b.changeObjects(ctx, func() error { return b.declare(ctx, q) })
+		err = b.changeObjects(ctx, func() error {
+			_, err := b.declare(ctx, q)
+			return err
+		})
 	}
 	if err != nil {
 		return fmt.Errorf("declare queues of peer %s: %w", q.PeerID, err)
@@ -78,29 +81,40 @@ func (b *Broker) changeObjects(ctx context.Context, do func() error) error {
 	}
 }
 
-// declare declares the objects of a peer, and records the declaration. The caller is in
-// changeObjects.
-func (b *Broker) declare(ctx context.Context, q broker.PeerBinding) error {
-	epoch, _, err := b.declareObjects(ctx, q)
+// declare declares the objects of a peer, and records the declaration. It returns the objects that
+// it has created. The caller is in changeObjects.
+func (b *Broker) declare(ctx context.Context, q broker.PeerBinding) (created objects, err error) {
+	epoch, created, err := b.declareObjects(ctx, q)
 	if err != nil {
-		return err
+		return objects{}, err
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.declared[q.PeerID] = declaration{q, epoch}
 	b.keepOnce.Do(func() { go b.keepDeclared() })
+	return created, nil
+}
+
+// redeclare repeats a declaration, and logs the objects that had vanished. The caller is in
+// changeObjects.
+func (b *Broker) redeclare(ctx context.Context, q broker.PeerBinding) error {
+	vanished, err := b.declare(ctx, q)
+	if err != nil {
+		return err
+	}
+	b.logVanished(q, vanished)
 	return nil
 }
 
 // declareObjects declares the objects of a peer that do not exist. It returns the epoch in
-// which they exist, and the names of the queues that it has created.
-func (b *Broker) declareObjects(ctx context.Context, q broker.PeerBinding) (epoch int, created []string, err error) {
+// which they exist, and the objects that it has created.
+func (b *Broker) declareObjects(ctx context.Context, q broker.PeerBinding) (epoch int, created objects, err error) {
 	before := b.lastDeclaration(q.PeerID)
 	// The function may still be running after onDeclaring has returned an error, so it must
 	// not write to variables of declareObjects.
 	type result struct {
 		epoch   int
-		created []string
+		created objects
 	}
 	results := make(chan result, 1)
 	err = b.onDeclaring(ctx, func(d declarer) error {
@@ -111,7 +125,7 @@ func (b *Broker) declareObjects(ctx context.Context, q broker.PeerBinding) (epoc
 		return err
 	})
 	if err != nil {
-		return 0, nil, err
+		return 0, objects{}, err
 	}
 	r := <-results
 	return r.epoch, r.created, nil
@@ -164,7 +178,7 @@ func (b *Broker) declareAgain(ctx context.Context, queue string, epoch int) (boo
 			return nil
 		}
 		found = true
-		return b.declare(ctx, q)
+		return b.redeclare(ctx, q)
 	})
 	if err != nil {
 		err = fmt.Errorf("declare again: %w", err)

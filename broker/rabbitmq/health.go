@@ -131,7 +131,19 @@ func (h *health) refusedFor(grace time.Duration, peers int) error {
 	if r.isOver(now) || now.Sub(r.since) < grace || r.peer != "" && peers > 1 {
 		return nil
 	}
-	return fmt.Errorf("no message of peers could be stored since %s: %w", r.since.UTC().Format(time.DateTime), r.err)
+	return r.explain()
+}
+
+// explain returns the error for an operator: who is affected, since when, why, and what can be done.
+func (r *refusal) explain() error {
+	who, remedy := "peers", ""
+	if r.peer != "" {
+		who = "peer " + r.peer
+	}
+	if errors.Is(r.err, broker.ErrUnroutable) {
+		remedy = "; " + broker.UnroutableRemedy
+	}
+	return fmt.Errorf("no message of %s could be stored since %s: %w%s", who, r.since.UTC().Format(time.DateTime), r.err, remedy)
 }
 
 // oneOutage is how long after the loss of a connection the loss of an older connection

@@ -300,8 +300,8 @@ func (p *publisher) await(next pending, timer *time.Timer) error {
 	}
 	if r := p.unrouted; r != nil && isReturned(next.message, r) {
 		p.sender = next.message.Peer
-		return fmt.Errorf("%w: exchange %s, routing key %q: RabbitMQ says %s (%d)",
-			broker.ErrUnroutable, r.Exchange, r.RoutingKey, r.ReplyText, r.ReplyCode)
+		return fmt.Errorf("%w: exchange %s, routing key %q, from peer %s: RabbitMQ says %s (%d)",
+			broker.ErrUnroutable, r.Exchange, r.RoutingKey, p.sender, r.ReplyText, r.ReplyCode)
 	}
 	return nil
 }
@@ -346,7 +346,7 @@ func lostReason(e *amqp.Error) error {
 	case e == nil:
 		return explain(amqp.ErrClosed)
 	case hasReplyCode(e, amqp.NotFound):
-		return fmt.Errorf("%w: %w; the node's application must declare the exchange", broker.ErrUnroutable, explain(e))
+		return fmt.Errorf("%w: %w", broker.ErrUnroutable, explain(e))
 	}
 	return explain(e)
 }

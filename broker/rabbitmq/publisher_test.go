@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -119,8 +120,11 @@ func TestReturned(t *testing.T) {
 		if n != uint64(at-1) || !errors.Is(err, broker.ErrUnroutable) {
 			t.Errorf("message %d can not be routed: %d confirmed, %v", at, n, err)
 		}
-		if b.health.refusedFor(0, 1) == nil {
-			t.Error("the only peer's message was refused, and Health does not report it")
+		trouble := fmt.Sprint(b.health.refusedFor(0, 1))
+		for _, part := range []string{"peer 00000a01", "exchange " + inbox, `routing key "out.1"`, "bind a queue"} {
+			if !strings.Contains(trouble, part) {
+				t.Errorf("the only peer's message was refused, and Health says %q, want it to name %s", trouble, part)
+			}
 		}
 		if err := b.health.refusedFor(0, 2); err != nil {
 			t.Errorf("one peer's message was refused, and Health reports that all are: %v", err)

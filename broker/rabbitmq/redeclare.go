@@ -4,6 +4,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"peerlink/broker"
 )
 
 const (
@@ -95,24 +97,14 @@ func (r *redeclarer) peers(wanted func(declaration) bool) (ids []string) {
 	return ids
 }
 
-// redeclarePeer repeats the declaration of a peer, and logs failures and queues that had
-// vanished.
+// redeclarePeer repeats the declaration of a peer, and logs failures.
 func (r *redeclarer) redeclarePeer(id string) error {
-	var vanished []string
 	err := r.changeObjects(r.life, func() error {
 		q := r.lastDeclaration(id)
 		if q == nil {
 			return nil // Unbind was called meanwhile
 		}
-		epoch, created, err := r.declareObjects(r.life, *q)
-		if err != nil {
-			return err
-		}
-		vanished = created
-		r.mu.Lock()
-		defer r.mu.Unlock()
-		r.declared[id] = declaration{*q, epoch}
-		return nil
+		return r.redeclare(r.life, *q)
 	})
 	switch {
 	case err == nil:
@@ -121,8 +113,16 @@ func (r *redeclarer) redeclarePeer(id string) error {
 		r.failures[id] = err.Error()
 		r.log.Warn("objects of a peer may be missing in RabbitMQ, and can not be declared again now", "peer", id, "err", err)
 	}
-	if len(vanished) > 0 {
-		r.log.Warn("queues had vanished from RabbitMQ, with their messages; the queues are declared again", "peer", id, "queues", strings.Join(vanished, " "))
-	}
 	return err
+}
+
+// logVanished logs the objects of a peer that had vanished and were declared again.
+func (b *Broker) logVanished(q broker.PeerBinding, vanished objects) {
+	if len(vanished.queues) > 0 {
+		b.log.Warn("queues had vanished from RabbitMQ, with their messages; the queues are declared again", "peer", q.PeerID, "queues", strings.Join(vanished.queues, " "))
+	}
+	if len(vanished.exchanges) > 0 {
+		b.log.Warn("exchanges had vanished from RabbitMQ, which has not accepted or has dropped the messages of applications meanwhile; the exchanges are declared and bound again",
+			"peer", q.PeerID, "exchanges", strings.Join(vanished.exchanges, " "))
+	}
 }

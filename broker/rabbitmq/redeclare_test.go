@@ -50,10 +50,12 @@ func TestReset(t *testing.T) {
 	}
 }
 
-// Objects that were deleted while the connection stays are restored by the next check.
+// Objects that were deleted while the connection stays are restored by the next check. Queues and
+// exchanges that were deleted are logged once.
 func TestDeletedWhileConnected(t *testing.T) {
 	s := rabbittest.Get(t)
-	o, b := newTestClient(t, s), openTest(t, s.URL(), Options{checkInterval: 100 * time.Millisecond})
+	log := new(logBuffer)
+	o, b := newTestClient(t, s), openTest(t, s.URL(), Options{Logger: log.logger(), checkInterval: 100 * time.Millisecond})
 	q := testPeer()
 	if err := b.Bind(testContext(t), q); err != nil {
 		t.Fatal(err)
@@ -68,6 +70,11 @@ func TestDeletedWhileConnected(t *testing.T) {
 		eventually(t, "declaring again", func() error {
 			return newTestClient(t, s).try(q.Exchange, q.PeerID+".1", amqp.Publishing{})
 		})
+	}
+	for _, name := range []string{"queues=" + q.Queues[0], "exchanges=" + peerExchange(q)} {
+		if n := strings.Count(log.String(), name); n != 1 {
+			t.Errorf("the log has %d records with %s, want 1:\n%s", n, name, log)
+		}
 	}
 }
 

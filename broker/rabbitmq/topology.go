@@ -62,7 +62,12 @@ type declarer struct {
 	live      *liveConn
 	ch        *amqp.Channel
 	queueType QueueType
-	created   *[]string // unless nil, collects the names of the queues that are created
+	created   *objects // unless nil, collects what is created
+}
+
+// objects are names of objects in RabbitMQ.
+type objects struct {
+	queues, exchanges []string
 }
 
 // declare declares the objects of a peer in reverse order of routing: when a message can
@@ -139,11 +144,40 @@ func (d declarer) declareOutgoing(q broker.PeerBinding) error {
 	return d.declareExchange(q.Exchange, exchangeType, args)
 }
 
+// declareExchange declares an exchange. Unlike a queue, an existing one must have this type and
+// these arguments.
 func (d declarer) declareExchange(name, exchangeType string, args amqp.Table) error {
+	exists := true
+	if d.created != nil {
+		var err error
+		if exists, err = d.exchangeExists(name, exchangeType); err != nil {
+			return err
+		}
+	}
 	if err := d.ch.ExchangeDeclare(name, exchangeType, true, false, false, false, args); err != nil {
 		return fmt.Errorf("exchange %s: %w", name, explain(err))
 	}
+	if !exists {
+		d.created.exchanges = append(d.created.exchanges, name)
+	}
 	return nil
+}
+
+// exchangeExists reports whether there is an exchange with this name.
+func (d declarer) exchangeExists(name, exchangeType string) (bool, error) {
+	ch, err := d.live.Channel() // RabbitMQ closes it if there is no exchange
+	if err != nil {
+		return false, explain(err)
+	}
+	defer ch.Close()
+	err = ch.ExchangeDeclarePassive(name, exchangeType, true, false, false, false, nil)
+	switch {
+	case hasReplyCode(err, amqp.NotFound):
+		return false, nil
+	case err != nil:
+		return false, fmt.Errorf("exchange %s: %w", name, explain(err))
+	}
+	return true, nil
 }
 
 // declareQueue declares a queue unless it exists. An existing one is used regardless of
@@ -157,7 +191,7 @@ func (d declarer) declareQueue(name string, args amqp.Table) error {
 		return fmt.Errorf("queue %s: %w", name, explain(err))
 	}
 	if d.created != nil {
-		*d.created = append(*d.created, name)
+		d.created.queues = append(d.created.queues, name)
 	}
 	return nil
 }
