@@ -77,13 +77,13 @@ func (a *app) run(ctx context.Context) error {
 // prefetch is the maximum number of unacknowledged messages of an application.
 const prefetch = 1000
 
-// connect waits for the service's local door, subscribes to the inbox, and puts the
-// unconfirmed messages into the outbox.
+// connect waits for the service's local door and for its queues to all peers, without which it would
+// set messages aside, subscribes to the inbox, and puts the unconfirmed messages into the outbox.
 func (a *app) connect(ctx context.Context) (*local.Client, error) {
 	inbox := "/queue/" + a.node.kind.Inbox()
 	deadline := time.Now().Add(patience)
 	for {
-		client, err := local.Dial(ctx, a.node.state)
+		client, err := a.dial(ctx)
 		if err == nil {
 			var sub *local.ClientSubscription
 			if sub, err = client.Subscribe(ctx, inbox, prefetch, local.AckIndividual); err == nil {
@@ -97,12 +97,20 @@ func (a *app) connect(ctx context.Context) (*local.Client, error) {
 			client.Close()
 		}
 		if time.Now().After(deadline) {
-			return nil, fmt.Errorf("the local door of the service does not open: %w\n%s", err, tailOf(a.node.log))
+			return nil, fmt.Errorf("the service takes no messages: %w\n%s", err, tailOf(a.node.log))
 		}
 		if err := wait.Sleep(ctx, 50*time.Millisecond); err != nil {
 			return nil, err
 		}
 	}
+}
+
+// dial connects to the service's local door once all peers are active.
+func (a *app) dial(ctx context.Context) (*local.Client, error) {
+	if err := a.node.checkPeersActive(); err != nil {
+		return nil, err
+	}
+	return local.Dial(ctx, a.node.state)
 }
 
 // receive processes messages until the connection ends or ctx is done, neither of which is an

@@ -15,6 +15,7 @@ import (
 	"syscall"
 	"time"
 
+	"peerlink/node"
 	"peerlink/node/nodetype"
 )
 
@@ -161,6 +162,24 @@ func (n *demoNode) stop(ctx context.Context) error {
 	defer context.AfterFunc(ctx, func() { process.Process.Kill() })()
 	if err := <-exited; err != nil {
 		return fmt.Errorf("the %s's service did not stop in good order: %w\n%s", n.kind, err, tailOf(n.log))
+	}
+	return nil
+}
+
+// checkPeersActive returns an error if the service has not made its queues to a peer yet.
+func (n *demoNode) checkPeersActive() error {
+	d, err := node.Open(n.dir)
+	if err != nil {
+		return err
+	}
+	ids, err := d.PeerIDs()
+	if err != nil {
+		return err
+	}
+	for _, id := range ids {
+		if _, err := os.Stat(filepath.Join(n.dir, "peers", id, "ACTIVE")); err != nil {
+			return fmt.Errorf("peer %s is not active yet: %w", id, err)
+		}
 	}
 	return nil
 }
