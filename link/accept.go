@@ -279,7 +279,7 @@ const suspendedLink = "The owner of this node has suspended the link with you. I
 // rejectInactive returns the rejection of a peer that has no state. A peer that connects while
 // this node has not registered its certificate has registered that of this node: the fault is here.
 func (p *peer) rejectInactive(id pki.Identity, chain []*x509.Certificate) (rejection string) {
-	read := p.lastRead.Load()
+	read := p.lastContent.Load()
 	if read == nil || read.Identity != id || !signedBy(read.Root, chain) {
 		return noActiveLink
 	}

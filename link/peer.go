@@ -29,7 +29,7 @@ type peer struct {
 	quotaFull      condition                 // messages from the peer wait until its quota, or the disk, has space
 	throttled      episode                   // the peer sends more than this node accepts per second
 	checkNow       wait.Broadcast            // notified when a resting link should be checked soon
-	lastRead       atomic.Pointer[node.Peer] // the content of the peer's directory when it was last read; nil if it could never be read
+	lastContent    atomic.Pointer[node.Peer] // the content of the peer's directory when it was last read; nil if it could never be read
 	gone           atomic.Bool               // the peer's directory does not exist any more
 	messageLimiter *rate.Limiter             // limits the messages per second from the peer
 	unstored       *unstoredLimiter          // limits the messages from the peer that the broker has not stored yet

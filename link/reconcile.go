@@ -146,7 +146,7 @@ func (r *reconciler) peerGone(p *peer) {
 	p.trackFiles(nil)
 	r.brokerTroubles.set(p.id, nil)
 	p.stopDrainers()
-	if read := p.lastRead.Load(); read != nil && read.SubCA == nil && p.state.Load() == nil {
+	if read := p.lastContent.Load(); read != nil && read.SubCA == nil && p.state.Load() == nil {
 		r.log.Info("peer that was not registered is gone from the node's directory", "peer", p.id)
 		r.peers.remove(p.id)
 		return
@@ -207,7 +207,7 @@ func (r *reconciler) endLink(p *peer) error {
 	} else {
 		r.log.Warn("link with the peer is suspended, and ends until it is resumed", "peer", p.id, "date", suspended.Since, "reason", suspended.Reason)
 	}
-	p.lastRead.Store(&last)
+	p.lastContent.Store(&last)
 	p.trackFiles(nil)
 	p.end()
 	return err
@@ -229,8 +229,8 @@ func (r *reconciler) applyDirectory(ctx, graceCtx context.Context, p *peer) erro
 	if err := d.CheckIdentity(); err != nil {
 		return err
 	}
-	lastRead := *np
-	p.lastRead.Store(&lastRead)
+	lastContent := *np
+	p.lastContent.Store(&lastContent)
 	if np.SubCA == nil {
 		r.endReplaced(p, np)
 		return nil // this node has no peer certificate from the peer yet

@@ -180,7 +180,7 @@ func (p *peer) status(s *shared, now time.Time) PeerStatus {
 		Servers: []string{}, Queues: []string{}, Connections: []Connection{},
 		Counts: p.stats.counts(), Certificates: expiries(p.certificates(), now),
 	}
-	state, np := p.state.Load(), p.lastRead.Load()
+	state, np := p.state.Load(), p.lastContent.Load()
 	if state != nil {
 		np = state.Peer
 		st.Queues = append(st.Queues, state.binding.Queues...)

@@ -99,7 +99,7 @@ func (p *peer) inferIn(in, out LinkState) LinkState {
 // trackFiles records what follows from the peer's files, after they have been read or could not be
 // applied because of err.
 func (p *peer) trackFiles(err error) {
-	read := p.lastRead.Load()
+	read := p.lastContent.Load()
 	var own *brokerError
 	switch {
 	case p.gone.Load():

@@ -105,7 +105,7 @@
 //
 // The checksum is the CRC-16 with polynomial 0x1021 and initial value 0xFFFF,
 // not reflected, over the number of the line (one byte) and the 10 bytes. The checksum always
-// detects one wrong word in a line, two swapped words of a line, and a line in the place of
+// detects one wrong word in a line, two swapped words of a line, and a line in place of
 // another. One illegible word can be computed from the checksum.
 //
 // A reader ignores letter case, hyphens, punctuation and white space, and, if

@@ -33,7 +33,7 @@
 // of a server's key is the one displayed when the key was made, the fingerprint of an
 // accounting authority is the one received from its owner, and the addresses in the node's
 // own info-bundle are right. If the offline machine has an older copy of the directory,
-// [Request.CheckKnown] compares the request with it, and with what was signed since:
+// [Request.CheckConflicts] compares the request with it, and with what was signed since:
 // [Request.RecordSigned] records every certificate (a line in db/offline/signed-certificates) and
 // the last info-bundle (db/offline/last-signed), before the answer is handed over. No peer's
 // certificate is ever filed in this copy, so besides the reservations of subnets, these records

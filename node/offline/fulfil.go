@@ -72,13 +72,13 @@ func Fulfil(r *Request, key crypto.Signer, now time.Time) (*Answer, error) {
 	return a, r.match(a, now)
 }
 
-// CheckKnown compares the request with d, a possibly older copy of the node's directory on
-// the offline machine, and with the record of the certificates that were signed there
-// ([Request.RecordSigned]). It fails if a serial number was used before, a peer is known with
-// another root certificate, or a subnet belongs to another peer. In these cases the online
-// machine's records are damaged or were manipulated. A certificate that is requested again
+// CheckConflicts checks the request for conflicts with what this machine knows: with d, which is a
+// copy of the node's directory, perhaps an old one, and with the record of the certificates that
+// were signed here ([Request.RecordSigned]). It fails if a serial number was used before, a peer
+// is known with another root certificate, or a subnet belongs to another peer. In these cases the
+// online machine's records are damaged or were manipulated. A certificate that is requested again
 // exactly as it was signed is no error.
-func (r *Request) CheckKnown(ctx context.Context, d *node.Dir) error {
+func (r *Request) CheckConflicts(ctx context.Context, d *node.Dir) error {
 	switch {
 	case r.Node != d.Identity():
 		return fmt.Errorf("the request is for %s, but %s is the directory of %s", r.Node, d.Path(), d.Identity())

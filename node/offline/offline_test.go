@@ -325,31 +325,31 @@ func TestFailedCollectReleasesSubnets(t *testing.T) {
 
 // A copy of the node's directory on the offline machine reveals an online machine
 // whose directory is outdated, or that is controlled by an attacker.
-func TestCheckKnown(t *testing.T) {
+func TestCheckConflicts(t *testing.T) {
 	n, items, _ := fullRequest(t)
 	copied := copyTree(t, n.Path())
 	r := mustCollect(t, n.Dir, items...)
-	if err := r.CheckKnown(ctx, copied); err != nil {
+	if err := r.CheckConflicts(ctx, copied); err != nil {
 		t.Errorf("an older copy: %v", err)
 	}
 	n.Sign(t, nodetest.New(t, ca, "x.example.com:1").Bundle(t))
 	mustFile(t, n.Dir, signed(t, r, n.Key))
-	if err := r.CheckKnown(ctx, n.Dir); err == nil || !strings.Contains(err.Error(), "used before") {
+	if err := r.CheckConflicts(ctx, n.Dir); err == nil || !strings.Contains(err.Error(), "used before") {
 		t.Errorf("used serial numbers: %v", err)
 	}
 	// The online machine's directory is outdated: it lacks the peers, and reserves
 	// their subnets for another one.
 	r = mustCollect(t, copied, peerCertFor(t, nodetest.New(t, ca, "y.example.com:1")))
-	if err := r.CheckKnown(ctx, n.Dir); err == nil || !strings.Contains(err.Error(), "subnet 000001") {
+	if err := r.CheckConflicts(ctx, n.Dir); err == nil || !strings.Contains(err.Error(), "subnet 000001") {
 		t.Errorf("subnet of another peer: %v", err)
 	}
 	agent := nodetest.New(t, ca, "ca.example.com:1234")
 	r = mustCollect(t, agent.Dir, peerCertFor(t, nodetest.New(t, aa, "evil.example.com:1")))
 	agent.Sign(t, n.Bundle(t))
-	if err := r.CheckKnown(ctx, agent.Dir); err == nil || !strings.Contains(err.Error(), "break-in") {
+	if err := r.CheckConflicts(ctx, agent.Dir); err == nil || !strings.Contains(err.Error(), "break-in") {
 		t.Errorf("another root certificate under a known node ID: %v", err)
 	}
-	if err := r.CheckKnown(ctx, n.Dir); err == nil {
+	if err := r.CheckConflicts(ctx, n.Dir); err == nil {
 		t.Error("the directory of another node was accepted")
 	}
 }

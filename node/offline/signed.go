@@ -16,7 +16,7 @@ import (
 func signRecordPath(d *node.Dir) string { return filepath.Join(folder(d), signrecord.Name) }
 
 // ComparesWithoutRecord reports whether the request has certificates, and d has no record of
-// certificates that were signed there: then [Request.CheckKnown] compares them only with the
+// certificates that were signed there: then [Request.CheckConflicts] compares them only with the
 // directory, which may be older than what was signed.
 func (r *Request) ComparesWithoutRecord(d *node.Dir) (bool, error) {
 	if len(r.servers)+len(r.peers) == 0 {
@@ -42,7 +42,7 @@ func (r *Request) certificates() []signrecord.Certificate {
 }
 
 // RecordSigned records a signed request in this machine's copy of the node's directory. Later
-// requests are compared with this record ([Request.CheckKnown], [Request.Changes]). RecordSigned
+// requests are compared with this record ([Request.CheckConflicts], [Request.Changes]). RecordSigned
 // also reserves the requested subnets there, so that no other program that signs in the same
 // directory gives them again. It fails if the request contradicts what another process has
 // recorded meanwhile. The answer should be handed over only after RecordSigned has succeeded. now

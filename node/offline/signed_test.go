@@ -16,7 +16,7 @@ import (
 // directory.
 func recordSigned(t *testing.T, r *Request, d *node.Dir) {
 	t.Helper()
-	if err := r.CheckKnown(ctx, d); err != nil {
+	if err := r.CheckConflicts(ctx, d); err != nil {
 		t.Fatal(err)
 	}
 	if err := r.RecordSigned(ctx, d, time.Now()); err != nil {
@@ -29,7 +29,7 @@ func recordSigned(t *testing.T, r *Request, d *node.Dir) {
 func checkRefused(t *testing.T, r *Request, d *node.Dir, parts ...string) {
 	t.Helper()
 	before := snapshot(t, d.Path())
-	for _, err := range []error{r.CheckKnown(ctx, d), r.RecordSigned(ctx, d, time.Now())} {
+	for _, err := range []error{r.CheckConflicts(ctx, d), r.RecordSigned(ctx, d, time.Now())} {
 		for _, part := range parts {
 			if err == nil || !strings.Contains(err.Error(), part) {
 				t.Errorf("error %v, want one with %q", err, part)

@@ -146,7 +146,7 @@ func (a *app) compareKnown(cmd *cobra.Command, r *offline.Request) (k comparison
 		return comparison{}, fmt.Errorf("nothing is signed, because the request can not be compared with the copy of the node's directory: %w", err)
 	}
 	if err == nil {
-		err = r.CheckKnown(cmd.Context(), k.dir)
+		err = r.CheckConflicts(cmd.Context(), k.dir)
 	}
 	if err == nil {
 		k.withoutRecord, err = r.ComparesWithoutRecord(k.dir)
