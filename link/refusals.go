@@ -153,22 +153,22 @@ func (u *unidentifiedErrors) recordDeadLetter(now time.Time) {
 // refusedBy returns the message that an ERROR counts against. found is false if there
 // is none, as for an ERROR about the connection, whatever it answers. If the ERROR does not identify a message, and is no internal error of the peer,
 // refusedBy makes the next session send the unconfirmed messages one at a time.
-func (se *session) refusedBy(refused *stomp.ServerError) (m sent, found bool) {
+func (se *session) refusedBy(refused *stomp.ServerError) (m sentMessage, found bool) {
 	se.mu.Lock()
 	defer se.mu.Unlock()
 	if isAboutConnection(refused) {
-		return sent{}, false
+		return sentMessage{}, false
 	}
 	if refused.MessageNumber > 0 {
 		return se.sent.get(refused.MessageNumber)
 	}
 	switch {
 	case len(se.sent.items) == 0 || isInternalError(refused):
-		return sent{}, false
+		return sentMessage{}, false
 	case len(se.sent.items) > 1 || !se.firstDelayed:
 		se.sender.leftToSendSingly = len(se.sent.items)
 		se.sender.logThrottled(se.log, slog.LevelWarn, "the peer has answered with an ERROR that names no message: the unconfirmed messages are sent again one at a time", "err", refused.Message, "messages", len(se.sent.items))
-		return sent{}, false
+		return sentMessage{}, false
 	}
 	se.sender.leftToSendSingly = max(se.sender.leftToSendSingly, 1)
 	return se.sent.items[0], se.sender.unidentified.mayCount(time.Now())

@@ -88,7 +88,7 @@ func TestRetrySoonAfterFirstRefusal(t *testing.T) {
 	for _, print := range []fingerprint{1, 2} {
 		for n := range 2 * maxRefusals {
 			se := &session{sender: sd, log: slog.New(slog.NewTextHandler(&log, nil))}
-			se.addSent(sent{tag: 1, fp: print})
+			se.addSent(sentMessage{tag: 1, fp: print})
 			se.handleRefusal(t.Context(), nil, early) // it is not set aside
 			if want := n == 0; se.retrySoon != want {
 				t.Errorf("message %d, refusal %d: retrySoon is %v, want %v", print, n+1, se.retrySoon, want)

@@ -36,12 +36,12 @@ type session struct {
 	receipts wait.Signal     // notified when messages have been confirmed
 
 	mu          sync.Mutex
-	sent        inFlight[sent]
+	sent        inFlight[sentMessage]
 	lastReceipt time.Time // when the peer last confirmed a message; zero if it has not
 }
 
-// sent is a message that has been sent and is not confirmed.
-type sent struct {
+// sentMessage is a message that has been sent and is not confirmed.
+type sentMessage struct {
 	tag uint64 // of the broker's delivery
 	fp  fingerprint
 	at  time.Duration // since the beginning of the session
@@ -214,7 +214,7 @@ func (se *session) sendMessages(ctx context.Context, consumer broker.Consumer) e
 			if err := se.delayFirst(ctx); err != nil {
 				return err
 			}
-			se.addSent(sent{d.Tag, fp, time.Since(se.since)})
+			se.addSent(sentMessage{d.Tag, fp, time.Since(se.since)})
 			if _, err := se.client.Send(ctx, stomp.Message{Type: d.Type, ContentType: "application/json", Body: body}); err != nil {
 				se.removeLastSent()
 				return err
@@ -231,7 +231,7 @@ func (se *session) sendMessages(ctx context.Context, consumer broker.Consumer) e
 }
 
 // addSent records the next message to be sent.
-func (se *session) addSent(m sent) {
+func (se *session) addSent(m sentMessage) {
 	se.mu.Lock()
 	defer se.mu.Unlock()
 	se.sent.add(m)
@@ -331,7 +331,7 @@ func (se *session) handleRefusal(ctx context.Context, consumer broker.Consumer, 
 		return
 	}
 	if clockSkew {
-		// The message's timestamp, which sent does not contain, has to be compared with
+		// The message's timestamp, which sentMessage does not contain, has to be compared with
 		// this node's clock. checkRefusals does that before the message is sent again.
 		return
 	}

@@ -8,10 +8,10 @@ import (
 
 // catalog is a copy of the tables queues and bindings, without the message counts.
 type catalog struct {
-	queues   map[string]int64    // queue IDs by name
-	names    map[int64]string    // queue names by ID
-	bindings map[string]binding  // by peer
-	routes   topic.Router[int64] // of queue IDs, built from bindings when needed; nil if outdated
+	queueIDs   map[string]int64    // by name
+	queueNames map[int64]string    // by ID
+	bindings   map[string]binding  // by peer ID
+	routes     topic.Router[int64] // of queue IDs, built from bindings when needed; nil if outdated
 }
 
 // binding is a binding to a queue, whose ID is the target.
@@ -23,12 +23,12 @@ func (w *writeConn) cachedCatalog() (*catalog, error) {
 		return w.catalog, nil
 	}
 	c := &catalog{
-		queues:   make(map[string]int64),
-		names:    make(map[int64]string),
-		bindings: make(map[string]binding),
+		queueIDs:   make(map[string]int64),
+		queueNames: make(map[int64]string),
+		bindings:   make(map[string]binding),
 	}
 	if err := w.allQueues.query(func(cols []driver.Value) bool {
-		c.add(number(cols[0]), text(cols[1]))
+		c.addQueue(number(cols[0]), text(cols[1]))
 		return true
 	}); err != nil {
 		return nil, err
@@ -48,9 +48,9 @@ func (w *writeConn) cachedCatalog() (*catalog, error) {
 	return c, nil
 }
 
-func (c *catalog) add(id int64, name string) {
-	c.queues[name] = id
-	c.names[id] = name
+func (c *catalog) addQueue(id int64, name string) {
+	c.queueIDs[name] = id
+	c.queueNames[id] = name
 }
 
 // setBinding sets the binding of a peer, or removes it if b is nil.

@@ -41,7 +41,7 @@ func (t *tx) queue(name string) (*queueChanges, error) {
 	if err != nil {
 		return nil, err
 	}
-	id, ok := c.queues[name]
+	id, ok := c.queueIDs[name]
 	if !ok {
 		return nil, fmt.Errorf("%w: %s", broker.ErrNoQueue, name)
 	}
@@ -54,12 +54,12 @@ func (t *tx) makeQueue(name string) (*queueChanges, error) {
 	if err != nil {
 		return nil, err
 	}
-	id, ok := c.queues[name]
+	id, ok := c.queueIDs[name]
 	if !ok {
 		if id, err = t.addQueue.number(name); err != nil {
 			return nil, err
 		}
-		c.add(id, name)
+		c.addQueue(id, name)
 	}
 	return t.queueByID(id)
 }
@@ -72,7 +72,7 @@ func (t *tx) queueByID(id int64) (*queueChanges, error) {
 	if err != nil {
 		return nil, err
 	}
-	q := &queueChanges{id: id, name: c.names[id]}
+	q := &queueChanges{id: id, name: c.queueNames[id]}
 	if err := t.queueState.query(func(cols []driver.Value) bool {
 		q.nextSeq, q.depth = number(cols[0]), number(cols[1])
 		return false
