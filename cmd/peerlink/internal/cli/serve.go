@@ -124,6 +124,7 @@ key is not encrypted.`,
 			return a.serve(cmd.Context(), f)
 		},
 	}
+	c.Flags().BoolVar(&check, "check", false, "print every setting in effect, check everything that the service needs, and exit")
 	f.add(a, c)
 	return c
 }
@@ -131,7 +132,6 @@ key is not encrypted.`,
 // add adds the flags to a command.
 func (f *serveFlags) add(a *app, c *cobra.Command) {
 	flags := c.Flags()
-	flags.BoolVar(&check, "check", false, "print every setting in effect, check everything that the service needs, and exit")
 	f.listen = ":1234"
 	flags.Var(&f.listen, "listen", "`ADDRESS` where peers connect, or only its port")
 	fromEnv(flags, "listen", "PEERLINK_LISTEN", "SWPT_SERVER_PORT")
