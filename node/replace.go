@@ -17,6 +17,7 @@ import (
 	"peerlink/internal/durable"
 	"peerlink/node/infobundle"
 	"peerlink/node/nodetype"
+	"peerlink/node/pki"
 )
 
 // This file replaces peers whose owners have lost their root keys. There are two cases:
@@ -223,6 +224,24 @@ func (d *Dir) asideOf(id string) (newest string) {
 		}
 	}
 	return newest
+}
+
+// EarlierSubnet returns the subnet that this agent had at a peer which was replaced by one with the same
+// ID, or "" if none is known.
+func (d *Dir) EarlierSubnet(id string) string {
+	if d.identity.Type == nodetype.AccountingAuthority || checkID(id) != nil {
+		return ""
+	}
+	aside := d.asideOf(id)
+	if aside == "" {
+		return ""
+	}
+	cert, err := readCert(aside, "sub-ca.crt")
+	if err != nil {
+		return ""
+	}
+	subnet, _, _ := pki.SubnetComment(cert)
+	return subnet
 }
 
 // checkReplacingAgent checks that an agent, a peer of this accounting authority, can be replaced.

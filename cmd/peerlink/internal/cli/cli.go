@@ -147,9 +147,9 @@ before it is removed here.
 
 A new node takes these steps:
 
-  peerlink -C my-node init creditors-agent --server stomp.example.com:1234
-  peerlink -C my-node peer add THEIRS       # an info-bundle, a certificate, or a URL
-  peerlink -C my-node serve
+  peerlink init creditors-agent --server stomp.example.com:1234
+  peerlink peer add THEIRS       # an info-bundle, a certificate, or a URL
+  peerlink serve
 
 In a node's directory, "peerlink" alone says where the node stands, how its
 running service is, and what to do next. To see it all at work on this machine:

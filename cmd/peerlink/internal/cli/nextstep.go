@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"os"
 	"slices"
 	"strings"
 	"time"
@@ -118,14 +119,18 @@ func (s *situation) expirySteps() (steps []string) {
 // peeringSteps returns the steps that are missing before messages can be exchanged with peers.
 func (s *situation) peeringSteps() (steps []string) {
 	if len(s.peers) == 0 {
-		return []string{"make an info-bundle (\"peerlink bundle create\"), exchange it with another node's owner, and sign theirs (\"peerlink peer sign\")."}
+		first := "make an info-bundle (\"peerlink bundle create\"), "
+		if _, err := os.Stat(s.dir.PublishedBundle()); err == nil {
+			first = "" // it was made, by "init" for example
+		}
+		return []string{first + "exchange info-bundles with another node's owner, and add theirs (\"peerlink peer add\")."}
 	}
 	for _, p := range s.peers {
 		switch p.State {
 		case "unreadable":
 			steps = append(steps, fmt.Sprintf("look at %s: %s.", p.ID, p.Note))
 		case "signed":
-			steps = append(steps, fmt.Sprintf("send %s to the owner of %s, and register the certificate that they send you (\"peerlink peer register\").", s.dir.IssuedFile(p.ID), p.ID))
+			steps = append(steps, fmt.Sprintf("send %s to the owner of %s, and add the certificate that they send you (\"peerlink peer add\").", s.dir.IssuedFile(p.ID), p.ID))
 		}
 	}
 	return steps

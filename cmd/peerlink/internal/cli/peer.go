@@ -128,6 +128,7 @@ The node must have been signed here first ("peerlink peer sign"). From then on
 				a.printMessage("%s was registered already, with this very certificate.", p.Identity)
 			} else {
 				a.printMessage("%s is registered. A running \"peerlink serve\" links to it within seconds.", p.Identity)
+				a.warnOtherSubnet(d, p)
 			}
 			return a.updateKustomize(d, p)
 		},
@@ -176,7 +177,7 @@ func (a *app) peerListCommand() *cobra.Command {
 			} else if len(list) > 0 {
 				a.showGrid(peers)
 			} else if len(broken) == 0 {
-				a.printMessage("No peers yet. Ask the owner of another node for an info-bundle, then \"peerlink peer sign\".")
+				a.printMessage("No peers yet. Ask the owner of another node for an info-bundle, or its URL, then \"peerlink peer add\".")
 			}
 			return errors.Join(append(broken, err)...)
 		},

@@ -219,6 +219,7 @@ func (p *peerAdding) finish(asJSON bool) error {
 	}
 	if p.result.Registered {
 		p.a.printMessage("The peer certificate from %s is registered.", id)
+		p.a.warnOtherSubnet(p.d, p.peer)
 	}
 	p.printMissing()
 	if p.peer.SubCA == nil {

@@ -179,3 +179,11 @@ func (a *app) showReplacement(d *node.Dir, old string, res *node.ReplaceResult, 
 	}
 	return a.updateKustomizeOf(d, old)
 }
+
+// warnOtherSubnet warns if a peer that has replaced another one with the same ID gives this agent another
+// subnet than the earlier one.
+func (a *app) warnOtherSubnet(d *node.Dir, p *node.Peer) {
+	if earlier := d.EarlierSubnet(p.Identity.ID); earlier != "" && earlier != p.Subnet {
+		a.warn("%s gives this node the subnet %s, and before it was replaced the subnet was %s: this node does not have its accounts there any more.\nIf its owner did not mean that, ask for a certificate with the subnet %s before any message is exchanged.", p.Identity, p.Subnet, earlier, earlier)
+	}
+}
