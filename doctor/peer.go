@@ -76,6 +76,9 @@ func (x *peerExamination) run(ctx context.Context) {
 func (x *peerExamination) checkFiles() bool {
 	const name = "peering"
 	p, err := x.dir.Peer(x.id)
+	if err == nil && p.Deactivated == "" {
+		err = p.RevokedErr
+	}
 	if err != nil {
 		if !x.skip(name, "", "files") {
 			x.fail(name, "", err.Error(), "peerlink check")

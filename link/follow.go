@@ -150,7 +150,8 @@ type pendingUpdate struct {
 	root    *x509.Certificate // the peer's, when the info-bundle was fetched
 	date    string
 	stomp   *node.StompConfig
-	revoked node.RevokedKeys // also those of earlier updates
+	newest  node.RevokedKeys // in the list of this info-bundle
+	revoked node.RevokedKeys // also those known before
 }
 
 // apply adds the server keys that the peer has revoked, and replaces the peer's stomp.toml by that of
@@ -160,7 +161,7 @@ func (u *pendingUpdate) apply(p *node.Peer) {
 	if u == nil || !u.root.Equal(p.Root) {
 		return
 	}
-	p.Revoked = p.Revoked.With(u.revoked)
+	p.Revoked = u.newest.With(p.Revoked).With(u.revoked)
 	if p.NoFollow || p.UpdatedAt >= u.date {
 		return
 	}
@@ -244,7 +245,8 @@ func (r *reconciler) adoptBundle(ctx context.Context, log *slog.Logger, p *peer,
 	updated, err := r.cfg.Dir.ReplaceNodeinfo(ctx, b)
 	switch {
 	case readOnly(err):
-		p.pendingUpdate.Store(&pendingUpdate{st.Root, b.UpdatedAt(), stomp, st.Revoked.With(node.RevokedIn(b))})
+		newest := node.RevokedIn(b)
+		p.pendingUpdate.Store(&pendingUpdate{st.Root, b.UpdatedAt(), stomp, newest, newest.With(st.Revoked)})
 		log.Warn("the node's directory is read-only: what the peer has published is kept in memory only", "date", b.UpdatedAt())
 	case err != nil:
 		return err

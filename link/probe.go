@@ -126,6 +126,8 @@ func (pr *Prober) Peer(peerID string) (*node.Peer, error) {
 		return nil, fmt.Errorf("%w: there is no peer certificate from %s, without which its servers refuse this node; register the one that its owner has sent (peerlink peer register CERT)", ErrNotActive, peerID)
 	case p.StompErr != nil:
 		return nil, fmt.Errorf("peer %s: %w", peerID, p.StompErr)
+	case p.RevokedErr != nil:
+		return nil, fmt.Errorf("peer %s: %w", peerID, p.RevokedErr)
 	}
 	return p, nil
 }

@@ -109,6 +109,9 @@ func (q *QueueSender) peerState() (*peerState, error) {
 	if p.State() != "active" {
 		return nil, fmt.Errorf("%w: %s is %s", ErrNotActive, q.peerID, p.State())
 	}
+	if p.RevokedErr != nil {
+		return nil, fmt.Errorf("peer %s: %w", q.peerID, p.RevokedErr)
+	}
 	view, err := View(q.cfg.Dir, p)
 	if err != nil {
 		return nil, err

@@ -235,6 +235,9 @@ func (r *reconciler) applyDirectory(ctx, graceCtx context.Context, p *peer) erro
 		r.endReplaced(p, np)
 		return nil // this node has no peer certificate from the peer yet
 	}
+	if np.RevokedErr != nil && np.Deactivated == "" {
+		return np.RevokedErr
+	}
 	view, err := View(d, np)
 	if err != nil {
 		return err
@@ -262,6 +265,9 @@ func (r *reconciler) applyDirectory(ctx, graceCtx context.Context, p *peer) erro
 		p.stopDrainers() // drainers of an earlier reconciliation may use an older view
 		r.startDrainers(ctx, graceCtx, p, view, append(slices.Clip(binding.Queues), p.former...))
 		return nil
+	}
+	if np.NotRemembered > 0 {
+		log.Warn("the peer has revoked more server keys than are remembered for ever: some are refused only as long as its newest info-bundle lists them", "keys", np.NotRemembered, "remembered", node.MaxRevokedKeys)
 	}
 	r.cfg.Outbox.set(binding, view)
 	p.pendingUpdate.Load().apply(np)

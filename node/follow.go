@@ -55,7 +55,7 @@ func (d *Dir) SetFollow(ctx context.Context, id string, follow bool) error {
 		return err
 	}
 	defer unlock()
-	if _, err := d.Peer(id); err != nil {
+	if _, err := d.peerDir(id); err != nil {
 		return err
 	}
 	path := d.file("peers", id, noFollowFile)

@@ -36,7 +36,11 @@ type Peer struct {
 	StompErr    error             // what is wrong with the peer's stomp.toml
 	UpdatedAt   string            // date of the info-bundle that contained stomp.toml; may be empty
 	Revoked     RevokedKeys       // server keys that the peer has ever revoked
+	RevokedErr  error             // why Revoked is not complete; if not nil, there must be no new link
 	NoFollow    bool              // the peer's published info-bundle is not fetched
+	// NotRemembered is how many keys are revoked only as long as the peer's newest info-bundle lists
+	// them, because [MaxRevokedKeys] others are remembered.
+	NotRemembered int
 }
 
 // State returns "signed", "registered", "active", "suspended" or "deactivated".
@@ -193,13 +197,12 @@ func (d *Dir) readPeer(dir, id string) (*Peer, error) {
 	if p.Suspended, err = d.Suspended(id); err != nil {
 		return nil, err
 	}
-	if p.Revoked, err = readPeerRevoked(dir); err != nil {
-		return nil, err
-	}
 	if p.NoFollow, err = exists(filepath.Join(dir, noFollowFile)); err != nil {
 		return nil, err
 	}
-	// An invalid stomp.toml must not hide the peer: its messages can still be received.
+	// Whatever is wrong with the nodeinfo, which comes from the peer, must not hide the peer: messages
+	// can be received without stomp.toml, and the link with any peer can be ended.
+	p.readRevoked(dir)
 	data, err := readText(filepath.Join(dir, "nodeinfo", infobundle.StompTOML))
 	if err == nil {
 		p.Stomp, err = ParseStompTOML(data, d.identity.ID)

@@ -111,24 +111,31 @@ func (d *Dir) checkReceived(cert *x509.Certificate, p *Peer) (subnet string, err
 }
 
 // DeactivatePeer permanently marks a registered peer as deactivated, with today's
-// date. It returns false if the peer was deactivated already.
+// date. It returns false if the peer was deactivated already. It works whatever the peer's files hold.
 func (d *Dir) DeactivatePeer(ctx context.Context, id string) (changed bool, err error) {
 	unlock, err := d.lock(ctx)
 	if err != nil {
 		return false, err
 	}
 	defer unlock()
-	p, err := d.Peer(id)
-	if err != nil {
+	if err := d.checkRegistered(id, "deactivated"); err != nil {
 		return false, err
 	}
-	if p.SubCA == nil {
-		return false, fmt.Errorf("%w: there is no link with %s that could be deactivated", ErrNotRegistered, id)
-	}
-	if p.Deactivated != "" {
-		return false, nil
-	}
 	return d.markDeactivated(id)
+}
+
+// checkRegistered returns an error unless there is a peer with a registered certificate. It does not
+// read the peer's files. done is what can not be done otherwise.
+func (d *Dir) checkRegistered(id, done string) error {
+	dir, err := d.peerDir(id)
+	if err != nil {
+		return err
+	}
+	registered, err := exists(filepath.Join(dir, "sub-ca.crt"))
+	if err == nil && !registered {
+		err = fmt.Errorf("%w: there is no link with %s that could be %s", ErrNotRegistered, id, done)
+	}
+	return err
 }
 
 // markDeactivated marks a peer as deactivated, with today's date. It returns false if the peer was

@@ -51,8 +51,10 @@ type ReplaceResult struct {
 const replacedFolder = "replaced"
 
 // keptFiles are those files of a peer that stay if the peer is replaced by one with the same ID: what
-// this node's owner has set, and what must be remembered for ever.
-var keptFiles = []string{nameFile, noFollowFile, revokedKeysFile, "queues.txt", "kustomization.yaml", "resources-patch.yaml"}
+// this node's owner has set. The keys that the peer has revoked do not stay: the earlier root key, which
+// may be stolen, has signed their list, and no certificate for the new root key has one of these keys
+// unless its owner uses it again.
+var keptFiles = []string{nameFile, noFollowFile, "queues.txt", "kustomization.yaml", "resources-patch.yaml"}
 
 // ReplacePeer replaces a peer whose owner has lost the root key by the node of a verified info-bundle,
 // and signs the peer certificate for it. The caller must have made sure that both have the same owner:

@@ -27,13 +27,17 @@ import (
 //
 // A line is the fingerprint of a key ([pki.Fingerprint]) and, after a space, anything. Blank lines
 // and lines that begin with # mean nothing.
-const revokedKeysFile = "revoked-keys.txt"
+const revokedKeysFile = infobundle.RevokedKeys
 
 const (
-	// maxRevokedKeys is the maximum number of keys that a node can revoke.
-	maxRevokedKeys = 256
+	// MaxRevokedKeys is the maximum number of keys that a node can revoke, and that are remembered of
+	// those that a peer has ever revoked.
+	MaxRevokedKeys = 256
+	// maxUnion is the maximum number of keys in a union ([RevokedKeys.With]). It has space for the keys
+	// that a peer's directory has, twice 256, and for those of two newer info-bundles.
+	maxUnion = 4 * MaxRevokedKeys
 	// maxRevokedFile is the maximum size of a file of revoked keys in bytes.
-	maxRevokedFile = 64 << 10
+	maxRevokedFile = infobundle.MaxRevokedKeys
 )
 
 var keyFingerprint = regexp.MustCompile(`^sha256:[0-9a-f]{64}$`)
@@ -47,16 +51,19 @@ func (r RevokedKeys) Has(cert *x509.Certificate) bool {
 	return revoked
 }
 
-// With returns the keys of both sets, which are not changed. Keys above the maximum number of 256
+// With returns the keys of both sets, which are not changed. Keys above the maximum number of 1024
 // are left out of those that only other has.
-func (r RevokedKeys) With(other RevokedKeys) RevokedKeys {
+func (r RevokedKeys) With(other RevokedKeys) RevokedKeys { return r.union(other, maxUnion) }
+
+// union returns all keys of r, and of those that only other has as many as fit into most keys.
+func (r RevokedKeys) union(other RevokedKeys, most int) RevokedKeys {
 	if len(other) == 0 {
 		return r
 	}
 	both := make(RevokedKeys, len(r)+len(other))
 	maps.Copy(both, r)
 	for _, key := range slices.Sorted(maps.Keys(other)) {
-		if len(both) < maxRevokedKeys {
+		if len(both) < most {
 			both[key] = struct{}{}
 		}
 	}
@@ -81,8 +88,8 @@ func parseRevokedKeys(data []byte) (RevokedKeys, error) {
 			if err == nil {
 				err = fmt.Errorf("line %d begins with %q: expected \"sha256:\" and 64 lowercase hex digits", n, excerpt.Of(fields[0]))
 			}
-		case len(keys) == maxRevokedKeys:
-			return keys, fmt.Errorf("it has more than %d keys", maxRevokedKeys)
+		case len(keys) == MaxRevokedKeys:
+			return keys, fmt.Errorf("it has more than %d keys", MaxRevokedKeys)
 		default:
 			keys[fields[0]] = struct{}{}
 		}
@@ -130,28 +137,46 @@ func ReadRevokedKeys(folder string) (RevokedKeys, error) {
 	return parseRevokedKeys(data)
 }
 
-// readPeerRevoked returns the keys that a peer has revoked, according to its directory.
-func readPeerRevoked(dir string) (RevokedKeys, error) {
-	pinned, err := readRevokedKeys(filepath.Join(dir, revokedKeysFile), true)
-	if err != nil {
-		return nil, err
-	}
-	latest, err := readRevokedKeys(filepath.Join(dir, "nodeinfo", revokedKeysFile), false)
-	if err != nil {
-		return nil, err
-	}
-	return pinned.With(latest), nil
+// readRevoked sets p.Revoked to the keys that a peer has revoked, according to its directory: those
+// that are remembered and, always, those in the list of its newest info-bundle.
+func (p *Peer) readRevoked(dir string) {
+	pinned, err := readPinned(dir)
+	latest, latestErr := readLatest(dir)
+	p.Revoked, p.RevokedErr = latest.With(pinned), errors.Join(err, latestErr)
+	p.NotRemembered = max(0, len(p.Revoked)-MaxRevokedKeys)
+}
+
+// NotRemembered returns [Peer.NotRemembered] of the peer in a directory, or [Peer.RevokedErr].
+func NotRemembered(dir string) (int, error) {
+	var p Peer
+	p.readRevoked(dir)
+	return p.NotRemembered, p.RevokedErr
+}
+
+// readPinned returns the keys that are remembered of those that a peer has ever revoked.
+func readPinned(dir string) (RevokedKeys, error) {
+	return readRevokedKeys(filepath.Join(dir, revokedKeysFile), true)
+}
+
+// readLatest returns the keys in the list of a peer's nodeinfo.
+func readLatest(dir string) (RevokedKeys, error) {
+	return readRevokedKeys(filepath.Join(dir, "nodeinfo", revokedKeysFile), false)
 }
 
 // pinRevokedKeys records, before the nodeinfo of a peer is replaced by that of a newer bundle, the
 // keys that either revokes: a newer bundle, which may have been made without the file or with a
-// stolen copy of an old directory, does not make a key valid again.
+// stolen copy of an old directory, does not make a key valid again. Keys above the maximum number
+// are not recorded. A list in the nodeinfo that can never be read has no keys.
 func pinRevokedKeys(dir string, b *infobundle.Bundle) error {
-	before, err := readPeerRevoked(dir)
+	pinned, err := readPinned(dir)
 	if err != nil {
 		return err
 	}
-	keys := before.With(RevokedIn(b))
+	latest, err := readLatest(dir)
+	if err != nil && !isUnreadable(err) {
+		return err
+	}
+	keys := pinned.union(latest, MaxRevokedKeys).union(RevokedIn(b), MaxRevokedKeys)
 	if len(keys) == 0 {
 		return nil
 	}
@@ -196,8 +221,8 @@ func (d *Dir) RevokeServerKey(ctx context.Context, fingerprint string) (changed 
 	if _, known := keys[fingerprint]; known {
 		return false, nil
 	}
-	if len(keys) == maxRevokedKeys {
-		return false, fmt.Errorf("%d keys are revoked, and there can not be more", maxRevokedKeys)
+	if len(keys) == MaxRevokedKeys {
+		return false, fmt.Errorf("%d keys are revoked, and there can not be more", MaxRevokedKeys)
 	}
 	path := d.file("nodeinfo", revokedKeysFile)
 	text, err := readText(path)

@@ -59,8 +59,8 @@ func TestRevokeServerKey(t *testing.T) {
 			t.Fatal(err)
 		}
 		if err := os.WriteFile(filepath.Join(known, "revoked-keys.txt"), []byte(strings.TrimPrefix(many.String(), "sha256:")), 0o644); err == nil {
-			if _, err := peer.Peer(n.Identity().ID); err == nil {
-				t.Error("a damaged list of all revoked keys was accepted")
+			if p, err := peer.Peer(n.Identity().ID); err != nil || p.RevokedErr == nil {
+				t.Errorf("a damaged list of all revoked keys was accepted, %v", err)
 			}
 		}
 		pinned := many.String()

@@ -156,13 +156,19 @@ func otherCertificateError(b *infobundle.Bundle) error {
 		b.Identity, ErrOtherRoot, pki.Fingerprint(b.Root.PublicKey))
 }
 
-// knownDate returns the date of a peer's nodeinfo, or "" if it has no date.
+// knownDate returns the date of a peer's nodeinfo, or "" if it has no date, or one that can never be read.
 func knownDate(dir string) (string, error) {
-	data, err := readText(filepath.Join(dir, "nodeinfo", infobundle.UpdatedAt))
-	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, textfile.ErrEncoding) {
+	data, err := textfile.Read(filepath.Join(dir, "nodeinfo", infobundle.UpdatedAt), infobundle.MaxUpdatedAt)
+	if isUnreadable(err) {
 		return "", nil
 	}
 	return infobundle.DateOf(data), err
+}
+
+// isUnreadable reports whether an error means that a file of a peer's nodeinfo is missing, or has a
+// content that can never be read. Earlier versions took over such files from info-bundles.
+func isUnreadable(err error) bool {
+	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, textfile.ErrEncoding) || errors.Is(err, durable.ErrNotRegular) || errors.Is(err, durable.ErrLarger)
 }
 
 // whyIgnored returns the reason why a bundle did not replace the known nodeinfo, or "" if the

@@ -33,10 +33,10 @@ type StompConfig struct {
 // Bounds on the content of a peer's stomp.toml. The limits of headers are the same as
 // in the reference's frames.
 const (
-	maxStompTOML   = 64 << 10 // bytes
-	maxStompKeys   = 1000     // including unknown keys
-	maxServers     = 100      // also the maximum number of accepted content types
-	maxHeaderValue = 500      // bytes
+	maxStompTOML   = infobundle.MaxStompTOML
+	maxStompKeys   = 1000 // including unknown keys
+	maxServers     = 100  // also the maximum number of accepted content types
+	maxHeaderValue = 500  // bytes
 )
 
 // ParseStompTOML parses a stomp.toml. clientID is the node ID of the node that

@@ -69,7 +69,8 @@ func (d *Dir) Suspended(id string) (*Suspension, error) {
 
 // SuspendPeer suspends the link with a registered peer, until [Dir.ResumePeer]: nothing is sent, and
 // connections of the peer are refused with the reason, which may be empty. Messages to the
-// peer stay in their queues. If the link is suspended already, SuspendPeer changes the reason.
+// peer stay in their queues. If the link is suspended already, SuspendPeer changes the reason. It works
+// whatever the peer's other files hold.
 func (d *Dir) SuspendPeer(ctx context.Context, id, reason string) error {
 	if err := checkSuspendReason(reason); err != nil {
 		return err
@@ -79,18 +80,23 @@ func (d *Dir) SuspendPeer(ctx context.Context, id, reason string) error {
 		return err
 	}
 	defer unlock()
-	p, err := d.Peer(id)
-	switch {
-	case err != nil:
+	date, err := d.Deactivated(id)
+	if err != nil {
 		return err
-	case p.Deactivated != "":
-		return fmt.Errorf("%w (%s): there is no link with %s that could be suspended", ErrDeactivated, excerpt.Of(p.Deactivated), id)
-	case p.SubCA == nil:
-		return fmt.Errorf("%w: there is no link with %s that could be suspended", ErrNotRegistered, id)
+	}
+	if date != "" {
+		return fmt.Errorf("%w (%s): there is no link with %s that could be suspended", ErrDeactivated, excerpt.Of(date), id)
+	}
+	if err := d.checkRegistered(id, "suspended"); err != nil {
+		return err
+	}
+	before, err := d.Suspended(id)
+	if err != nil {
+		return err
 	}
 	since := time.Now().UTC().Format(time.DateOnly)
-	if p.Suspended != nil {
-		since = p.Suspended.Since
+	if before != nil {
+		since = before.Since
 	}
 	path := d.file("peers", id, suspendedFile)
 	err = durable.Replace(path, []byte(strings.TrimSuffix(since+"\n"+reason, "\n")+"\n"), 0o644)

@@ -15,6 +15,12 @@ import (
 	"syscall"
 )
 
+// Errors of [Read] for what no attempt later can read.
+var (
+	ErrNotRegular = errors.New("not a regular file")
+	ErrLarger     = errors.New("larger")
+)
+
 // Read reads a regular file of at most most bytes.
 func Read(path string, most int64) ([]byte, error) {
 	fi, err := os.Stat(path)
@@ -23,7 +29,7 @@ func Read(path string, most int64) ([]byte, error) {
 	}
 	if !fi.Mode().IsRegular() {
 		// Opening a named pipe would block.
-		return nil, fmt.Errorf("%s is not a regular file", path)
+		return nil, fmt.Errorf("%s is %w", path, ErrNotRegular)
 	}
 	f, err := os.Open(path)
 	if err != nil {
@@ -35,7 +41,7 @@ func Read(path string, most int64) ([]byte, error) {
 		return nil, err
 	}
 	if int64(len(data)) > most {
-		return nil, fmt.Errorf("%s is larger than %d bytes, which it should not be", path, most)
+		return nil, fmt.Errorf("%s is %w than %d bytes, which it should not be", path, ErrLarger, most)
 	}
 	return data, nil
 }

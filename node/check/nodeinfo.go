@@ -22,6 +22,17 @@ func (c *checker) checkNodeinfo() {
 	c.checkPublished("db/info-bundle.zip")
 }
 
+// checkPeerRevoked checks the lists of the server keys that a peer has revoked.
+func (c *checker) checkPeerRevoked(folder string) {
+	file := folder + "/revoked-keys.txt"
+	switch n, err := node.NotRemembered(c.path(folder)); {
+	case err != nil:
+		c.problem(file, RuleRevokedKeys, "the keys that the peer has revoked can not be read (%v): no link with it begins; put the file right, or sign its newest info-bundle", reason(err))
+	case n > 0:
+		c.warning(file, RuleRevokedKeys, "has no space for %d of the keys that the peer has revoked: these are refused only as long as its newest info-bundle lists them", n)
+	}
+}
+
 // maxNames is the maximum number of files and folders of a nodeinfo folder that are
 // checked. An info-bundle could make earlier versions unpack any number of folders.
 const maxNames = 1000

@@ -108,6 +108,7 @@ func (c *checker) checkPeer(folder, id string) {
 	}
 	c.checkStompTOML(folder+"/nodeinfo", severity, "nothing can be sent to the peer; ask its owner for a new info-bundle")
 	c.checkNames(folder+"/nodeinfo", "delete the folder, and sign its newest info-bundle again")
+	c.checkPeerRevoked(folder)
 	c.checkUpdatedAt(folder+"/nodeinfo", "newer info-bundles of the peer are not followed until then; if the clock is right, sign the newest one (\"peerlink peer sign\")")
 
 	if p.id.Type != 0 {

@@ -162,7 +162,7 @@ const (
 	RuleStompTOML Rule = "nodeinfo.stomp"
 	// RuleNodeinfoName: file names have no special meaning for Git, Windows or a shell.
 	RuleNodeinfoName Rule = "nodeinfo.name"
-	// RuleRevokedKeys: the list of revoked server keys is valid.
+	// RuleRevokedKeys: the lists of revoked server keys are valid, and have space.
 	RuleRevokedKeys Rule = "nodeinfo.revoked"
 	// RuleUpdatedAt: updated-at.txt holds a date, not one in the future.
 	RuleUpdatedAt Rule = "nodeinfo.date"

@@ -4,6 +4,7 @@ import (
 	"crypto/ecdsa"
 	"crypto/x509"
 	"encoding/asn1"
+	"fmt"
 	"go/ast"
 	"go/parser"
 	"go/token"
@@ -17,6 +18,7 @@ import (
 	"testing"
 	"time"
 
+	"peerlink/node"
 	"peerlink/node/check"
 	"peerlink/node/nodetype"
 	"peerlink/node/pki"
@@ -415,6 +417,15 @@ func (b *breakages) peers(w *world) {
 	b.problem("no servers known", ca, func(f *fixture) { f.remove(peer + "nodeinfo/stomp.toml") }, check.RuleStompTOML)
 	b.warning("published bundle cut", ca, func(f *fixture) { f.replace("db/info-bundle.zip", "root-ca.crt", "") }, check.RulePublished)
 	b.problem("a list of revoked keys with a word", ca, func(f *fixture) { f.write("nodeinfo/revoked-keys.txt", "all\n") }, check.RuleRevokedKeys)
+	b.problem("a peer's list of revoked keys with a word", ca, func(f *fixture) { f.write(peer+"revoked-keys.txt", "all\n") }, check.RuleRevokedKeys)
+	b.warning("a peer's list of revoked keys full", ca, func(f *fixture) {
+		var list strings.Builder
+		for i := range node.MaxRevokedKeys {
+			fmt.Fprintf(&list, "sha256:%064x\n", i)
+		}
+		f.write(peer+"revoked-keys.txt", list.String())
+		f.write(peer+"nodeinfo/revoked-keys.txt", "sha256:"+strings.Repeat("f", 64)+"\n")
+	}, check.RuleRevokedKeys)
 	b.warning("revoked key not published", ca, func(f *fixture) {
 		f.write("nodeinfo/revoked-keys.txt", "sha256:"+strings.Repeat("0", 64)+"\n")
 	}, check.RulePublished)

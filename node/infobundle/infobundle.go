@@ -56,6 +56,8 @@ const (
 const (
 	StompTOML = "stomp.toml"     // the node's STOMP servers; required
 	UpdatedAt = "updated-at.txt" // date of the bundle, by which bundles are ordered
+	// RevokedKeys lists the server keys that the node has revoked.
+	RevokedKeys = "revoked-keys.txt"
 )
 
 // ErrInvalid is wrapped by every error that [Read] returns.
@@ -220,6 +222,9 @@ func read(data []byte, now time.Time, left *int) (*Bundle, error) {
 	}
 	if b.Nodeinfo, err = unzip(nodeinfo, part[nodeinfo], maxNodeinfoFiles, left); err != nil {
 		return nil, err
+	}
+	if err := checkMeaningful(b.Nodeinfo); err != nil {
+		return nil, fmt.Errorf("%s: %w; the bundle's owner has to make a new one", nodeinfo, err)
 	}
 	if b.File(StompTOML) == nil {
 		return nil, fmt.Errorf("%s has no %s", nodeinfo, StompTOML)

@@ -29,7 +29,8 @@ on a number that you have known before, and let them read the new fingerprint to
 you: it has to be typed, or given with --fingerprint.
 
 An accounting authority keeps its ID. The directory of the peer is moved aside, to
-the folder "replaced"; its name, its queues and the keys that it has revoked stay.
+the folder "replaced"; its name and its queues stay. The server keys that it has
+revoked do not: the earlier root key has signed their list.
 There is no traffic until you register the certificate that the new node issues,
 and the earlier root key is not accepted any more. Messages wait.
 
