@@ -19,7 +19,9 @@ import (
 )
 
 // schemaVersion is stored in the file as PRAGMA user_version. A file with a lower version
-// is upgraded when it is opened (see upgrades), a file with a higher version is not opened.
+// is upgraded when a service opens it (see upgrades), and not opened otherwise: the service that is
+// running may be an older program, which could not start again. A file with a higher version is not
+// opened.
 const schemaVersion = 4
 
 // pageSize is a compromise: with larger pages, removing is faster and messages of usual
@@ -106,7 +108,7 @@ var upgrades = []string{
 	CREATE TABLE store (owner TEXT NOT NULL, closed INTEGER NOT NULL) STRICT;
 	INSERT INTO store VALUES ('', 1);`,
 	// The rows are not written again, for which a full disk may have no space. The next service
-	// computes table usage (recount): until then, a service with the lower version may be running.
+	// corrects table usage (recount): until then, a service with the lower version may be running.
 	`ALTER TABLE messages ADD COLUMN counted INTEGER NOT NULL DEFAULT -1;
 	ALTER TABLE store ADD COLUMN counting INTEGER NOT NULL DEFAULT 0;`,
 }
@@ -163,12 +165,15 @@ func emptyStore() ([]byte, error) {
 	return raw.(interface{ Serialize() ([]byte, error) }).Serialize()
 }
 
-// prepareFile checks that the file is a store, upgrades it, and configures the connection
-// for writing.
-func prepareFile(c *conn) error {
+// prepareFile checks that the file is a store, and configures the connection for writing. For a
+// service it upgrades the file.
+func prepareFile(c *conn, service bool) error {
 	version, err := fileVersion(c)
 	if err != nil {
 		return err
+	}
+	if version < schemaVersion && !service {
+		return fmt.Errorf("%w: its schema version is %d, and only the service upgrades it: start it, or restart it if the older program is still running", errOlder, version)
 	}
 	if err := useWAL(c); err != nil {
 		return err
