@@ -254,21 +254,24 @@ func (a *acceptor) register(r *receiver, id pki.Identity, chain []*x509.Certific
 	// The peer's root key is pinned. It must be the key that has signed the server
 	// certificate.
 	if !signedBy(st.Root, chain) {
-		p.in.set(LinkState{Verdict: VerdictWrongCertificate, Reason: "the peer uses a certificate of another root key than the pinned one",
-			Remedy: "ask the owner of " + p.id + " whether its root key has changed: then \"peerlink peer replace\" replaces it"})
+		p.recordOtherRoot(st.Root)
 		return "The certificate was not signed by the pinned root key."
 	}
 	// The state of the link is not affected: the owner may be connected at the same time.
 	if st.Revoked.Has(chain[0]) {
-		return "Your server key has been revoked: it is in revoked-keys.txt of your node's info-bundle."
+		return revokedKey
 	}
 	if len(p.conns) >= a.cfg.MaxConnsPerPeer && !a.evictOldest(p) {
 		return "Too many connections from one peer."
 	}
 	r.peer, r.state, r.since = p, st, time.Now()
 	p.conns[r] = stop
+	p.recordAuthenticated(st.Root)
 	return ""
 }
+
+// revokedKey is the rejection of a connection with a server key that the peer has revoked.
+const revokedKey = "Your server key has been revoked: it is in revoked-keys.txt of your node's info-bundle."
 
 // noActiveLink is the rejection of a peer with which there must be no traffic.
 const noActiveLink = "This node has no active link with you."
@@ -280,8 +283,11 @@ const suspendedLink = "The owner of this node has suspended the link with you. I
 // this node has not registered its certificate has registered that of this node: the fault is here.
 func (p *peer) rejectInactive(id pki.Identity, chain []*x509.Certificate) (rejection string) {
 	read := p.lastContent.Load()
-	if read == nil || read.Identity != id || !signedBy(read.Root, chain) {
+	switch {
+	case read == nil || read.Identity != id || !signedBy(read.Root, chain):
 		return noActiveLink
+	case read.Revoked.Has(chain[0]):
+		return revokedKey
 	}
 	switch read.State() {
 	case "suspended":

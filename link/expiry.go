@@ -71,7 +71,7 @@ const expiryPolls = 60
 func (s *Service) watchExpiry(ctx context.Context) {
 	tick := time.NewTicker(expiryPolls * s.cfg.PollInterval)
 	defer tick.Stop()
-	w := expiryLogger{log: s.log, logged: make(map[expiryKey]int)}
+	w := expiryLogger{log: s.log, limiter: s.logLimiter, logged: make(map[expiryKey]int)}
 	for {
 		now := s.cfg.Now()
 		w.check("", s.ownCertificates(), now)
@@ -86,10 +86,12 @@ func (s *Service) watchExpiry(ctx context.Context) {
 	}
 }
 
-// expiryLogger logs each threshold of [pki.Expiry] once for each certificate.
+// expiryLogger logs each threshold of [pki.Expiry] once for each certificate. Entries about the
+// certificates of one role are limited for each peer, which may use new ones all the time.
 type expiryLogger struct {
-	log    *slog.Logger
-	logged map[expiryKey]int // the last threshold logged, in days before the expiry; 0: the expiry itself
+	log     *slog.Logger
+	limiter *logthrottle.Limiter
+	logged  map[expiryKey]int // the last threshold logged, in days before the expiry; 0: the expiry itself
 }
 
 // expiryKey identifies a certificate by its signature, because each reading of the same
@@ -138,11 +140,12 @@ func (w *expiryLogger) write(peer string, c usedCertificate, days, threshold int
 	if threshold <= errorDays {
 		level = slog.LevelError
 	}
+	kind := logthrottle.Key{Who: peer, Kind: "certificate ends: " + c.role}
 	if threshold == 0 {
-		log.Log(context.Background(), level, "certificate has ended")
+		w.limiter.Log(log, level, kind, "certificate has ended")
 		return
 	}
-	log.Log(context.Background(), level, "certificate is about to end", "days_left", days)
+	w.limiter.Log(log, level, kind, "certificate is about to end", "days_left", days)
 }
 
 // advice returns what the operator should do about a certificate that expires.

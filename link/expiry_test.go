@@ -3,10 +3,13 @@ package link
 import (
 	"bytes"
 	"crypto/x509"
+	"fmt"
 	"log/slog"
 	"strings"
 	"testing"
 	"time"
+
+	"peerlink/internal/logthrottle"
 )
 
 // Each certificate is logged once at 60, 30, 7 and 1 days, and once when it has
@@ -17,7 +20,8 @@ func TestExpiryIsLogged(t *testing.T) {
 	start := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 	end := start.Add(100 * day)
 	var out bytes.Buffer
-	w := expiryLogger{log: slog.New(slog.NewTextHandler(&out, nil)), logged: make(map[expiryKey]int)}
+	w := expiryLogger{log: slog.New(slog.NewTextHandler(&out, nil)), limiter: logthrottle.New(), logged: make(map[expiryKey]int)}
+	defer w.limiter.Close()
 	first := usedCertificate{"server", &x509.Certificate{NotAfter: end, Signature: []byte("first")}}
 	again := usedCertificate{"server", &x509.Certificate{NotAfter: end, Signature: []byte("first")}} // the same, read again
 	peers := usedCertificate{"peer_server", &x509.Certificate{NotAfter: start.Add(1000 * day), Signature: []byte("peer's")}}
@@ -73,12 +77,38 @@ func TestExpiryIsLogged(t *testing.T) {
 
 // The number of remembered certificates of peers is bounded.
 func TestExpiryMemory(t *testing.T) {
-	w := expiryLogger{log: slog.New(slog.DiscardHandler), logged: make(map[expiryKey]int)}
+	w := expiryLogger{log: slog.New(slog.DiscardHandler), limiter: logthrottle.New(), logged: make(map[expiryKey]int)}
+	defer w.limiter.Close()
 	now := time.Now()
 	for n := range maxLogged + 100 {
 		w.check("1234abcd", []usedCertificate{{"peer_server", &x509.Certificate{NotAfter: now, Signature: []byte{byte(n >> 16), byte(n >> 8), byte(n)}}}}, now)
 	}
 	if len(w.logged) > maxLogged {
 		t.Errorf("%d are remembered", len(w.logged))
+	}
+}
+
+// A peer that shows another server certificate that ends soon with each connection does not fill
+// the log, and does not hide what is logged about this node's certificates and other peers'.
+func TestExpiryLogIsBounded(t *testing.T) {
+	var out bytes.Buffer
+	w := expiryLogger{log: slog.New(slog.NewTextHandler(&out, nil)), limiter: logthrottle.New(), logged: make(map[expiryKey]int)}
+	now := time.Now()
+	soon := func(role string, n int) usedCertificate {
+		return usedCertificate{role, &x509.Certificate{NotAfter: now.Add(20 * time.Hour), Signature: fmt.Append(nil, role, n)}}
+	}
+	for n := range 1000 {
+		w.check("1234abcd", []usedCertificate{soon("peer_server", n)}, now)
+	}
+	w.check("5678abcd", []usedCertificate{soon("peer_server", 0)}, now)
+	w.check("", []usedCertificate{soon("server", 0)}, now)
+	w.limiter.Close() // writes the last of those that are only counted
+	if lines := strings.Count(out.String(), "peer=1234abcd"); lines < 2 || lines > 11 {
+		t.Errorf("%d lines about 1000 certificates", lines)
+	}
+	for _, text := range []string{"like_this=990", "peer=5678abcd", "certificate=server"} {
+		if !strings.Contains(out.String(), text) {
+			t.Errorf("no %q in\n%s", text, &out)
+		}
 	}
 }

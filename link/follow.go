@@ -13,6 +13,7 @@ import (
 	"syscall"
 	"time"
 
+	"peerlink/internal/logthrottle"
 	"peerlink/node"
 	"peerlink/node/follow"
 	"peerlink/node/infobundle"
@@ -232,7 +233,7 @@ func (r *reconciler) follow(ctx context.Context, p *peer, st *peerState, previou
 		}
 	}
 	if p.follower.end(r.cfg.Follow, results, err) && err != nil && ctx.Err() == nil {
-		log.Warn("the info-bundle that the peer publishes could not be fetched or used", "err", err)
+		r.logFollowing(log, p, slog.LevelWarn, "the info-bundle that the peer publishes could not be fetched or used", "err", err)
 	}
 }
 
@@ -247,18 +248,23 @@ func (r *reconciler) adoptBundle(ctx context.Context, log *slog.Logger, p *peer,
 	case readOnly(err):
 		newest := node.RevokedIn(b)
 		p.pendingUpdate.Store(&pendingUpdate{st.Root, b.UpdatedAt(), stomp, newest, newest.With(st.Revoked)})
-		log.Warn("the node's directory is read-only: what the peer has published is kept in memory only", "date", b.UpdatedAt())
+		r.logFollowing(log, p, slog.LevelWarn, "the node's directory is read-only: what the peer has published is kept in memory only", "date", b.UpdatedAt())
 	case err != nil:
 		return err
 	case !updated:
 		return nil // another process has stored it already
 	}
 	if slices.Equal(stomp.Servers, st.Stomp.Servers) {
-		log.Info("peer has published a newer info-bundle, with the same servers", "date", b.UpdatedAt())
+		r.logFollowing(log, p, slog.LevelInfo, "peer has published a newer info-bundle, with the same servers", "date", b.UpdatedAt())
 	} else {
-		log.Info("peer has moved", "old", st.Stomp.Servers, "new", stomp.Servers, "date", b.UpdatedAt())
+		r.logFollowing(log, p, slog.LevelInfo, "peer has moved", "old", st.Stomp.Servers, "new", stomp.Servers, "date", b.UpdatedAt())
 	}
 	return nil
+}
+
+// logFollowing logs, at a limited rate, what a peer can cause by what it publishes.
+func (r *reconciler) logFollowing(log *slog.Logger, p *peer, level slog.Level, text string, args ...any) {
+	r.logLimiter.Log(log, level, logthrottle.Key{Who: p.id, Kind: text}, text, args...)
 }
 
 // readOnly reports whether err means that this process may not write to the node's

@@ -3,6 +3,7 @@ package link
 import (
 	"bytes"
 	"context"
+	"crypto/x509"
 	"maps"
 	"reflect"
 	"slices"
@@ -64,6 +65,9 @@ type peer struct {
 	drainers map[string]context.CancelFunc    // by queue, once the peer is deactivated: stops its drainer
 	conns    map[*receiver]context.CancelFunc // accepted connections
 	out      map[string]*tracker              // by queue: what its sender does
+	// authenticated is the pinned root certificate with which the peer was authenticated last, in
+	// either direction; nil if it was not since the service started.
+	authenticated *x509.Certificate
 }
 
 // trackOut adds the tracker of a queue's sender. The caller calls remove when the sender ends.

@@ -1,9 +1,12 @@
 package link_test
 
 import (
+	"bytes"
 	"crypto"
 	"fmt"
+	"io"
 	"testing"
+	"time"
 
 	"peerlink/link"
 	"peerlink/link/linktest"
@@ -50,6 +53,75 @@ func TestReplacedPeer(t *testing.T) {
 	agent.WaitDrained(next, 0)
 	earlier.Put(agent, linktest.Message(t, earlier, agent, 2))
 	waitForLog(t, earlier, "not signed by the pinned root key")
+}
+
+// Somebody with a certificate that this node has issued in the name of the peer, but for another root key, is refused,
+// and can not make the link look broken once the peer has shown that it has the pinned key: neither while the peer is
+// connected nor afterwards. Before that it is shown, until the peer connects.
+func TestOtherRootKey(t *testing.T) {
+	t.Parallel()
+	for name, replace := range map[string]func(t *testing.T, agent, former, peer *linktest.Node){
+		"the peer has replaced its key": func(t *testing.T, agent, former, peer *linktest.Node) {
+			nodetest.Peer(t, agent.Node, former.Node)
+			if _, err := agent.ReplacePeer(t.Context(), node.Replacement{Peer: nodetest.AAID, Bundle: nodetest.ReadBundle(t, peer.Bundle(t))},
+				func() (crypto.Signer, error) { return agent.Key, nil }); err != nil {
+				t.Fatal(err)
+			}
+		},
+		"an impostor was signed by mistake": func(t *testing.T, agent, former, peer *linktest.Node) {
+			agent.Sign(t, former.Bundle(t))
+			former.Sign(t, agent.Bundle(t))
+			register(t, former, agent)
+			if _, err := agent.RemovePeer(t.Context(), nodetest.AAID); err != nil {
+				t.Fatal(err)
+			}
+			agent.Sign(t, peer.Bundle(t))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			agent, former, peer := linktest.New(t, ca), linktest.New(t, aa), linktest.New(t, aa)
+			replace(t, agent, former, peer)
+			peer.Sign(t, agent.Bundle(t))
+			register(t, agent, peer)
+			register(t, peer, agent)
+			agent.Start()
+
+			linktest.Eventually(t, "the refusal", func() error { return answersOtherRoot(former, agent) })
+			remedy(t, inBecomes(t, agent, peer, link.VerdictWrongCertificate, "another root key than the pinned one").In, "in person")
+			peer.Start()
+			inBecomes(t, agent, peer, link.VerdictLinked, "")
+
+			good := func(when string) {
+				t.Helper()
+				if err := answersOtherRoot(former, agent); err != nil {
+					t.Fatal(err)
+				}
+				if in := agent.Service.Status().Peers[0].In; in.Verdict == link.VerdictWrongCertificate {
+					t.Errorf("%s: %+v", when, in)
+				}
+			}
+			good("while the peer is connected")
+			if err := peer.Stop(); err != nil {
+				t.Fatal(err)
+			}
+			good("while the peer is away")
+		})
+	}
+}
+
+// answersOtherRoot returns an error unless the node refuses a connection because of another root key.
+func answersOtherRoot(former, to *linktest.Node) error {
+	conn, err := dialAs(former, to)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	conn.SetDeadline(time.Now().Add(linktest.Timeout))
+	if answer, err := io.ReadAll(conn); !bytes.Contains(answer, []byte("not signed by the pinned root key")) {
+		return fmt.Errorf("the answer is %q, %v", answer, err)
+	}
+	return nil
 }
 
 // A peer that is removed before it was registered is forgotten by the running service: there was no link with it

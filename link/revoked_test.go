@@ -134,6 +134,28 @@ func TestStolenServerKey(t *testing.T) {
 	outBecomes(t, authority, other, link.VerdictWrongCertificate, "revoked by its owner")
 }
 
+// Whoever has a revoked key does not make a link that this node has not registered yet look as if the peer had.
+func TestStolenServerKeyOfUnregisteredPeer(t *testing.T) {
+	t.Parallel()
+	authority, other := linktest.New(t, aa), linktest.New(t, ca)
+	other.Sign(t, authority.Bundle(t))
+	thief := steal(t, other)
+	other.WriteServerCert(t, other.CertFile, other.KeyFile, time.Hour)
+	if _, err := other.RevokeServerKey(t.Context(), keyOf(t, thief)); err != nil {
+		t.Fatal(err)
+	}
+	authority.Sign(t, other.Bundle(t))
+	register(t, other, authority)
+	authority.Start()
+	inBecomes(t, authority, other, link.VerdictSigned, "")
+	if err := answersRevoked(thief, authority); err != nil {
+		t.Fatal(err)
+	}
+	if in := authority.Service.Status().Peers[0].In; in.Verdict != link.VerdictSigned {
+		t.Errorf("the thief has changed the state to %+v", in)
+	}
+}
+
 // A service ends when its own key is revoked, and does not start with it, so that an owner notices what peers
 // refuse.
 func TestOwnRevokedKey(t *testing.T) {

@@ -228,7 +228,7 @@ func (sd *sender) mustTakeTurns(err error) bool {
 	was := sd.takingTurns
 	sd.takingTurns = isTooManyConnections(err) && sd.peer.connTurns.endOldest(sd.s.cfg.ConnTimeSlice)
 	if sd.takingTurns && !was {
-		sd.log.Warn("the peer accepts no more connections at once: the queues that lead to it take turns", "err", err)
+		sd.logThrottled(sd.log, slog.LevelWarn, "the peer accepts no more connections at once: the queues that lead to it take turns", "err", err)
 	}
 	return sd.takingTurns
 }

@@ -325,7 +325,7 @@ func (se *session) handleRefusal(ctx context.Context, consumer broker.Consumer, 
 	n, clockSkew := se.sender.refusals.add(m.fp, isFromFuture(refused), time.Now())
 	se.retrySoon = n == 1
 	if clockSkew && n == maxRefusals {
-		se.log.Warn("the peer refuses a message because its timestamp is in the future; if it is not in the future by this node's clock, it stays queued until the clocks agree, for at most 24 hours", "err", refused.Message)
+		se.sender.logThrottled(se.log, slog.LevelWarn, "the peer refuses a message because its timestamp is in the future; if it is not in the future by this node's clock, it stays queued until the clocks agree, for at most 24 hours", "err", refused.Message)
 	}
 	if n < maxRefusals {
 		return
@@ -342,10 +342,10 @@ func (se *session) handleRefusal(ctx context.Context, consumer broker.Consumer, 
 		se.retrySoon = true // the next message is sent soon
 	}
 	if err := consumer.DeadLetter(ctx, m.tag, "refused by the peer: "+refused.Message); err != nil {
-		se.log.Warn("message that the peer refuses can not be set aside now, it stays in the queue", "err", err)
+		se.sender.logThrottled(se.log, slog.LevelWarn, "message that the peer refuses can not be set aside now, it stays in the queue", "err", err)
 		return // at the next delivery, checkRefusals returns an error for the message
 	}
-	se.log.Error("message set aside, the peer refuses it", "err", refused.Message)
+	se.sender.logThrottled(se.log, slog.LevelError, "message set aside, the peer refuses it", "err", refused.Message)
 	se.sender.peer.stats.setAside.Add(1)
 	se.sender.refusals.forget(m.fp)
 	se.sender.consecutiveDeadLetters++

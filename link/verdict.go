@@ -2,6 +2,7 @@ package link
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"time"
@@ -131,6 +132,36 @@ func describeSuspension(s *node.Suspension) string {
 		return s.Since
 	}
 	return s.Since + ": " + s.Reason
+}
+
+// madeContact records that this node has completed a handshake with a server of the peer, whose
+// pinned root certificate is root.
+func (p *peer) madeContact(root *x509.Certificate) {
+	p.stats.madeContact()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.recordAuthenticated(root)
+}
+
+// recordAuthenticated records that the peer was authenticated by its pinned root certificate. The
+// caller holds mu.
+func (p *peer) recordAuthenticated(root *x509.Certificate) {
+	p.authenticated = root
+	p.in.clear(VerdictWrongCertificate)
+}
+
+// recordOtherRoot records that somebody was rejected whose certificate was issued by this node for
+// another root key than that of root, the pinned certificate. That tells something about the link
+// only until the peer has shown that it has the pinned key: after that it is somebody else, such as
+// one who has an earlier key of the peer, and who must not make the link look broken. The caller
+// holds mu.
+func (p *peer) recordOtherRoot(root *x509.Certificate) {
+	if p.authenticated != nil && p.authenticated.Equal(root) {
+		return
+	}
+	p.in.set(LinkState{Verdict: VerdictWrongCertificate,
+		Reason: "somebody connects in the name of the peer with a certificate that this node has issued for another root key than the pinned one",
+		Remedy: "ask the owner of " + p.id + " in person which root key is in use: if it is the pinned one (peerlink peer show " + p.id + "), there is nothing to do, since whoever has the other key is refused"})
 }
 
 // explainLoss returns the state of receiving after a connection from the peer has ended with err.

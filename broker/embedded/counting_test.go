@@ -1,10 +1,13 @@
 package embedded
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 )
 
@@ -54,7 +57,15 @@ func execFile(t *testing.T, path, sql string) {
 	}
 }
 
-// drain removes all messages of accounts_in.
+// openCounted opens a store as a service, and waits until its messages are counted.
+func openCounted(t *testing.T, path string) *Store {
+	t.Helper()
+	s := openFile(t, path, Options{Service: true})
+	<-s.counted
+	return s
+}
+
+// drain removes n messages of accounts_in.
 func drain(t *testing.T, s *Store, n int) {
 	t.Helper()
 	sub := subscribe(t, s, "accounts_in")
@@ -80,7 +91,7 @@ func wantUsage(t *testing.T, s *Store, n int) {
 func TestUsageAfterUpgrade(t *testing.T) {
 	t.Parallel()
 	const n = 400
-	s := openFile(t, fileV3(t, n), Options{Service: true})
+	s := openCounted(t, fileV3(t, n))
 	if s.quotas.usageOf("a") < n/2*rowOverhead || s.quotas.usageOf("a") > 2<<20 {
 		t.Errorf("%d bytes are counted", s.quotas.usageOf("a"))
 	}
@@ -89,14 +100,14 @@ func TestUsageAfterUpgrade(t *testing.T) {
 	wantUsage(t, s, n+20)
 }
 
-// A command may upgrade the file while a service of the earlier version runs, which goes on to
-// store messages and to count them by its rules. The count is exact as soon as a service of this
-// version has opened the store, and then is not made again.
-func TestUpgradeUnderOldService(t *testing.T) {
+// A command does not upgrade the store of an older service, which could not start again then, and
+// goes on to store messages. The count is exact when a service of this version has opened the store,
+// and then is not made again.
+func TestOnlyServiceUpgrades(t *testing.T) {
 	t.Parallel()
 	path := fileV3(t, 10)
-	if err := openFile(t, path, Options{}).Close(); err != nil {
-		t.Fatal(err)
+	if _, err := Open(path, Options{}); !errors.Is(err, errOlder) || !strings.Contains(err.Error(), "only the service upgrades it") {
+		t.Fatalf("opened by a command: %v", err)
 	}
 	execFile(t, path, insertV3(1, 11, "a", "", 6000)+"UPDATE usage SET bytes = bytes + 1; UPDATE queues SET next_seq = 12, depth = 11 WHERE id = 1")
 	log := make(reports, 10)
@@ -106,10 +117,63 @@ func TestUpgradeUnderOldService(t *testing.T) {
 		t.Fatal(err)
 	}
 	s = openFile(t, path, Options{Service: true, Logger: slog.New(log)})
+	<-s.counted
 	if len(log) > 0 {
 		t.Errorf("also logged: %s", <-log)
 	}
 	wantUsage(t, s, 11)
+}
+
+// Messages that are stored and removed while the service counts, in any part of the store, are
+// counted once: also if the sum was too low before, and would have become negative.
+func TestRecountWhileUsed(t *testing.T) {
+	t.Parallel()
+	const n, more = 300, 20
+	path := fileV3(t, n)
+	c, err := openConn(path)
+	if err == nil {
+		err = upgrade(c)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.close(); err != nil {
+		t.Fatal(err)
+	}
+	s := openFile(t, path, Options{})
+	r := newRecounting(s)
+	if err := r.read(); err != nil {
+		t.Fatal(err)
+	}
+	drain(t, s, n/2)
+	publishFrom(t, s, "a", more, 3000)
+	publishFrom(t, s, "new", more, 30)
+	if s.quotas.usageOf("a") < 0 {
+		t.Errorf("%d bytes are counted", s.quotas.usageOf("a"))
+	}
+	if err := r.write(); err != nil {
+		t.Fatal(err)
+	}
+	checkUsage(t, s, "new")
+	wantUsage(t, s, n-n/2+2*more)
+}
+
+// A service that is stopped while it counts ends at once; nothing is counted, and the next start
+// counts.
+func TestRecountIsInterrupted(t *testing.T) {
+	t.Parallel()
+	path := fileV3(t, 10)
+	s := openFile(t, path, Options{Service: true})
+	<-s.counted
+	s.commit(t.Context(), func(t *tx) error { return t.exec("UPDATE store SET counting = 0; UPDATE usage SET bytes = 3") })
+	s.end()
+	if err := s.recount(); !errors.Is(err, context.Canceled) {
+		t.Errorf("recount of a store that is being closed: %v", err)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	wantUsage(t, openCounted(t, path), 10)
 }
 
 // What is subtracted at the removal of a message is what was counted when it was stored, also if
@@ -123,12 +187,11 @@ func TestCountedIsStored(t *testing.T) {
 		t.Fatal(err)
 	}
 	execFile(t, path, "UPDATE messages SET counted = counted + 1000; UPDATE usage SET bytes = bytes + 3000")
-	wantUsage(t, openFile(t, path, Options{Service: true}), 3)
+	wantUsage(t, openCounted(t, path), 3)
 }
 
 // Messages are counted in pages, so that a large store takes no more memory than a small one: none
-// is left out at the limits of pages. If it takes too long, nothing changes, and the next start
-// tries again.
+// is left out at the limits of pages.
 func TestRecountPages(t *testing.T) {
 	t.Parallel()
 	s := openTest(t, Options{})
@@ -140,20 +203,7 @@ func TestRecountPages(t *testing.T) {
 	execFile(t, path, fmt.Sprintf("INSERT INTO queues VALUES (1, 'accounts_in', %d, %d); UPDATE store SET counting = 0;"+
 		" WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM n WHERE i < %[2]d)"+
 		" INSERT INTO messages SELECT 1, i, 0, '', '', '', '', zeroblob(i %% 10), 'a', 7, -1 FROM n", n+1, n))
-	w, err := openWriteConn(path, Options{Logger: slog.New(slog.DiscardHandler)})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := w.recount(slog.New(slog.DiscardHandler), 0); err == nil {
-		t.Error("no error, although there was no time")
-	}
-	if usage, err := w.usage(); err != nil || len(usage) > 0 {
-		t.Errorf("without time, %v is counted, %v", usage, err)
-	}
-	if err := w.close(); err != nil {
-		t.Fatal(err)
-	}
-	s = openFile(t, path, Options{Service: true})
+	s = openCounted(t, path)
 	want := int64(0)
 	for i := 1; i <= n; i++ {
 		want += int64(rowOverhead + i%10)

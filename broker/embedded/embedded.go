@@ -118,6 +118,8 @@ var (
 	// errNewer is returned by [Open] for a file with a higher schema version than this
 	// program supports.
 	errNewer = errors.New("embedded: file of a newer version")
+	// errOlder is returned by [Open] for a file with a lower schema version, unless a service opens it.
+	errOlder = errors.New("embedded: file of an older version")
 	// errNotStore is returned by [Open] for a file that is not a message store.
 	errNotStore = errors.New("embedded: not a message store")
 )
@@ -131,8 +133,9 @@ type Options struct {
 	// owner is not opened. "" opens any store.
 	Owner string
 	// Service is set by the one process that runs the node. Open then assigns a store
-	// without an owner to Owner, records in the file that the store is open, and checks the
-	// file for damage if the last service has not closed it; and the store shrinks its file.
+	// without an owner to Owner, upgrades the file of an older version, records in the file that the
+	// store is open, and checks the file for damage if the last service has not closed it; and the
+	// store shrinks its file.
 	Service bool
 	// MaxPending bounds the number of messages that are not durable yet, of peers and of
 	// applications separately; 0 means 4,096. It bounds the size of a transaction too.
@@ -217,6 +220,8 @@ type Store struct {
 	peerQueues map[string]*peerQueue // by name: confirmations of its consumers
 	inboxes    map[string]*inbox     // by name: deliveries to its subscriptions
 
+	counted chan struct{} // closed when keepCounted has returned
+
 	lastSeqsAtOpen map[string]uint64 // by queue: the last sequence number when the store was opened
 }
 
@@ -224,7 +229,7 @@ var _ broker.Broker = (*Store)(nil)
 
 // Open opens the store in a file, and creates the file, with mode 0600, if it does not exist.
 // The directory must exist. Open returns an error for a file that was written by a newer
-// version, is not a message store, belongs to another owner ([ErrOwner]), is of another point
+// version, or an older one unless a service opens it, is not a message store, belongs to another owner ([ErrOwner]), is of another point
 // in time than its write-ahead log, or is found to be damaged. It returns [ErrFull] if there
 // is too little space to open it.
 func Open(path string, opts Options) (*Store, error) {
@@ -286,6 +291,8 @@ func open(path string, opts Options) (*Store, error) {
 		peerQueues: make(map[string]*peerQueue),
 		inboxes:    make(map[string]*inbox),
 
+		counted: make(chan struct{}),
+
 		lastSeqsAtOpen: lastSeqs,
 	}
 	s.faults.log = s.log
@@ -315,6 +322,12 @@ func open(path string, opts Options) (*Store, error) {
 	s.writer.reserve.write = opts.writeReserve
 	s.writer.checkDisk()
 	go s.writer.run(life)
+	go func() {
+		defer close(s.counted)
+		if opts.Service {
+			s.keepCounted()
+		}
+	}()
 	return s, nil
 }
 
@@ -327,6 +340,7 @@ func (s *Store) Close() error { return s.close() }
 func (s *Store) closeOnce() error {
 	s.end()
 	s.faults.stop()
+	<-s.counted
 	err := s.writer.wait()
 	s.readers.close()
 	if s.writer.shrinks && err == nil && !s.writer.ioFailed {

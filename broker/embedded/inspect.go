@@ -91,7 +91,7 @@ func (i *Inspection) readBindings(c *conn) error {
 }
 
 func (i *Inspection) readUsage(c *conn) error {
-	return c.rows("SELECT peer, bytes FROM usage", func(cols []driver.Value) { i.Unconsumed[text(cols[0])] = number(cols[1]) })
+	return c.rows("SELECT peer, bytes FROM usage", func(cols []driver.Value) { i.Unconsumed[text(cols[0])] = max(number(cols[1]), 0) })
 }
 
 // rows calls f for each row that SQL returns.

@@ -41,6 +41,7 @@ func (q *quotas) update(usage map[string]int64) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	for peer, bytes := range usage {
+		bytes = max(bytes, 0) // see writeConn.addUsage
 		q.usage[peer] = bytes
 		switch blocked := q.blockedPeers[peer]; {
 		case !q.limited():

@@ -19,7 +19,9 @@ import (
 )
 
 // schemaVersion is stored in the file as PRAGMA user_version. A file with a lower version
-// is upgraded when it is opened (see upgrades), a file with a higher version is not opened.
+// is upgraded when a service opens it (see upgrades), and not opened otherwise: the service that is
+// running may be an older program, which could not start again. A file with a higher version is not
+// opened.
 const schemaVersion = 4
 
 // pageSize is a compromise: with larger pages, removing is faster and messages of usual
@@ -97,18 +99,21 @@ INSERT INTO store VALUES ('', 1, ` + countingVersion + `);
 
 // upgrades[i] upgrades a file from schema version i+1 to i+2. Programs with the lower schema
 // version that have the file open can continue.
-var upgrades = []string{
+var upgrades = []struct {
+	columns []string // to be added to table messages
+	sql     string
+}{
 	// Messages received before the upgrade are not counted.
-	`ALTER TABLE messages ADD COLUMN peer TEXT NOT NULL DEFAULT '';
-	CREATE TABLE usage (peer TEXT PRIMARY KEY, bytes INTEGER NOT NULL) STRICT, WITHOUT ROWID;`,
+	{[]string{"peer TEXT NOT NULL DEFAULT ''"},
+		`CREATE TABLE usage (peer TEXT PRIMARY KEY, bytes INTEGER NOT NULL) STRICT, WITHOUT ROWID;`},
 	// Messages received before the upgrade keep their message-id.
-	`ALTER TABLE messages ADD COLUMN epoch INTEGER NOT NULL DEFAULT 0;
-	CREATE TABLE store (owner TEXT NOT NULL, closed INTEGER NOT NULL) STRICT;
-	INSERT INTO store VALUES ('', 1);`,
+	{[]string{"epoch INTEGER NOT NULL DEFAULT 0"},
+		`CREATE TABLE store (owner TEXT NOT NULL, closed INTEGER NOT NULL) STRICT;
+		INSERT INTO store VALUES ('', 1);`},
 	// The rows are not written again, for which a full disk may have no space. The next service
-	// computes table usage (recount): until then, a service with the lower version may be running.
-	`ALTER TABLE messages ADD COLUMN counted INTEGER NOT NULL DEFAULT -1;
-	ALTER TABLE store ADD COLUMN counting INTEGER NOT NULL DEFAULT 0;`,
+	// corrects table usage (recount): until then, a service with the lower version may be running.
+	{[]string{"counted INTEGER NOT NULL DEFAULT -1"},
+		`ALTER TABLE store ADD COLUMN counting INTEGER NOT NULL DEFAULT 0;`},
 }
 
 // newStoreMessage is the log message for a store that was created.
@@ -163,12 +168,15 @@ func emptyStore() ([]byte, error) {
 	return raw.(interface{ Serialize() ([]byte, error) }).Serialize()
 }
 
-// prepareFile checks that the file is a store, upgrades it, and configures the connection
-// for writing.
-func prepareFile(c *conn) error {
+// prepareFile checks that the file is a store, and configures the connection for writing. For a
+// service it upgrades the file.
+func prepareFile(c *conn, service bool) error {
 	version, err := fileVersion(c)
 	if err != nil {
 		return err
+	}
+	if version < schemaVersion && !service {
+		return fmt.Errorf("%w: its schema version is %d, and only the service upgrades it: start it, or restart it if the older program is still running", errOlder, version)
 	}
 	if err := useWAL(c); err != nil {
 		return err
@@ -241,7 +249,7 @@ func upgrade(c *conn) error {
 	}
 	version, err := fileVersion(c)
 	if err == nil && version < schemaVersion {
-		err = c.exec(strings.Join(upgrades[version-1:], "\n") + fmt.Sprintf("PRAGMA user_version = %d", schemaVersion))
+		err = upgradeFrom(c, version)
 	}
 	if err == nil {
 		err = c.exec("COMMIT")
@@ -249,6 +257,42 @@ func upgrade(c *conn) error {
 	if err != nil {
 		_ = c.exec("ROLLBACK")
 	}
+	return err
+}
+
+// upgradeFrom upgrades the tables from a schema version, in a transaction of the caller.
+func upgradeFrom(c *conn, version int64) error {
+	var columns, sql []string
+	for _, u := range upgrades[version-1:] {
+		columns, sql = append(columns, u.columns...), append(sql, u.sql)
+	}
+	if err := addColumns(c, columns); err != nil {
+		return err
+	}
+	return c.exec(strings.Join(sql, "\n") + fmt.Sprintf("PRAGMA user_version = %d", schemaVersion))
+}
+
+// addColumns adds columns to table messages as ALTER TABLE does, by a change of the table's
+// definition: the rows get the default. But ALTER TABLE reads all rows of a STRICT table to check
+// them, which takes longer for millions of messages than a service may take to start.
+func addColumns(c *conn, columns []string) error {
+	const end = "PRIMARY KEY (queue, seq)" // what follows the columns
+	version, err := c.number("PRAGMA schema_version")
+	if err != nil {
+		return err
+	}
+	quoted := strings.ReplaceAll(strings.Join(columns, ", "), "'", "''")
+	if err := c.exec("PRAGMA writable_schema = ON; UPDATE sqlite_schema SET sql = replace(sql, '" + end + "', '" + quoted + ", " + end + "')" +
+		fmt.Sprintf(" WHERE name = 'messages'; PRAGMA schema_version = %d; PRAGMA writable_schema = RESET", version+1)); err != nil {
+		_ = c.exec("PRAGMA writable_schema = RESET")
+		return err
+	}
+	var names []string
+	for _, column := range columns {
+		name, _, _ := strings.Cut(column, " ")
+		names = append(names, name)
+	}
+	_, err = c.number("SELECT count(*) FROM (SELECT " + strings.Join(names, ", ") + " FROM messages LIMIT 1)") // fails if they are missing
 	return err
 }
 

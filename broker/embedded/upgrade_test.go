@@ -76,8 +76,9 @@ func TestUpgrade(t *testing.T) {
 	if err := c.close(); err != nil {
 		t.Fatal(err)
 	}
-	other := openFile(t, path, Options{})
-	s := openFile(t, path, Options{}) // upgraded already
+	other := openFile(t, path, Options{Service: true})
+	<-other.counted
+	s := openFile(t, path, Options{})
 	wantQueued(t, other, "peer.x.0", "three")
 	publishFrom(t, s, "a", 1, 10)
 	checkUsage(t, s, "a")

@@ -70,7 +70,7 @@ func openWriteConn(path string, opts Options) (*writeConn, error) {
 		return nil, err
 	}
 	w := &writeConn{conn: c, fairLock: newFairLock(path), walPath: path + "-wal", epoch: newEpoch()}
-	if err := prepareFile(c); err != nil {
+	if err := prepareFile(c, opts.Service); err != nil {
 		c.close()
 		return nil, err
 	}
@@ -113,8 +113,8 @@ func openWriteConn(path string, opts Options) (*writeConn, error) {
 	return w, nil
 }
 
-// openForService records in the file that a service has opened the store, and computes table
-// usage if necessary. It returns an error only for missing access.
+// openForService records in the file that a service has opened the store. It returns an error only
+// for missing access.
 func (w *writeConn) openForService(path string, opts Options) error {
 	err := w.recordOpen()
 	if err != nil && opts.makeRoomToOpen(path, err) {
@@ -123,9 +123,6 @@ func (w *writeConn) openForService(path string, opts Options) error {
 	if isAccessError(err) {
 		// SQLite has opened a file for reading only, and would not open it again.
 		return err
-	}
-	if err := w.recount(opts.Logger, recountTime); err != nil {
-		opts.Logger.Warn("how much each peer's messages take can not be counted, the next start tries again", "err", err)
 	}
 	return nil
 }
@@ -175,8 +172,9 @@ func (w *writeConn) prepareStatements() error {
 	w.bind = p.stmt("INSERT OR REPLACE INTO bindings (peer, exchange, binding_key, fanout, queue) VALUES (?, ?, ?, ?, ?)")
 	w.unbind = p.stmt("DELETE FROM bindings WHERE peer = ?")
 	w.allUsage = p.stmt("SELECT peer, bytes FROM usage")
-	w.addUsage = p.stmt("INSERT INTO usage (peer, bytes) VALUES (?1, max(?2, 0))" +
-		" ON CONFLICT (peer) DO UPDATE SET bytes = max(bytes + ?2, 0) RETURNING bytes")
+	// A sum that is wrong may be negative until it is corrected (recount).
+	w.addUsage = p.stmt("INSERT INTO usage (peer, bytes) VALUES (?1, ?2)" +
+		" ON CONFLICT (peer) DO UPDATE SET bytes = bytes + ?2 RETURNING bytes")
 	return p.err
 }
 
