@@ -51,6 +51,7 @@ func TestHealthy(t *testing.T) {
 		names := make(map[string]bool)
 		for _, c := range r.Checks {
 			names[c.Name] = true
+			checkDocumented(t, c.Name)
 		}
 		for _, want := range append([]string{"clock", "directory", "permissions", "certificate", "service", "listen", "announced", "state", "disk", "broker", "files", "peering", "own-chain", "destination", "objects", "quota", "messages"}, networkChecks...) {
 			if !names[want] {
@@ -104,6 +105,18 @@ func TestSkipped(t *testing.T) {
 		if states[key] != want {
 			t.Errorf("%s: %q, expected %s", key, states[key], want)
 		}
+	}
+}
+
+// checkDocumented checks that the documentation explains a check.
+func checkDocumented(t *testing.T, name string) {
+	t.Helper()
+	doc, err := os.ReadFile(filepath.Join("..", "docs", "doctor.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(string(doc), "\n| `"+name+"` | ") {
+		t.Errorf("docs/doctor.md does not explain the check %q", name)
 	}
 }
 

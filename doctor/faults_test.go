@@ -197,6 +197,7 @@ func checkFirst(f *fixture, c fault) {
 	r, err := Run(f.Context(), f.cfg)
 	f.must(err)
 	first := r.First()
+	checkDocumented(f.T, c.want)
 	if first == nil {
 		f.Fatalf("nothing is found: %+v", r.Checks)
 	}

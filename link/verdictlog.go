@@ -13,7 +13,8 @@ import (
 type verdictLogger struct {
 	log     *slog.Logger
 	limiter *logthrottle.Limiter
-	last    map[directionOf]LinkState
+	seen    map[directionOf]Verdict // the present ones
+	trouble map[directionOf]Verdict // those that were logged because messages do not pass, until it is logged that they do
 }
 
 // directionOf is one direction of the link with a peer.
@@ -21,7 +22,7 @@ type directionOf struct{ peer, direction string }
 
 // watchVerdicts logs the changes of all verdicts until ctx is done.
 func (s *Service) watchVerdicts(ctx context.Context) {
-	w := verdictLogger{s.log, s.logLimiter, make(map[directionOf]LinkState)}
+	w := verdictLogger{s.log, s.logLimiter, make(map[directionOf]Verdict), make(map[directionOf]Verdict)}
 	tick := time.NewTicker(s.cfg.PollInterval)
 	defer tick.Stop()
 	for {
@@ -40,17 +41,20 @@ func (s *Service) watchVerdicts(ctx context.Context) {
 
 // note records the present state of a direction, and logs it if its verdict is another one than before.
 func (w *verdictLogger) note(d directionOf, now LinkState) {
-	before := w.last[d]
-	w.last[d] = now
-	if before.Verdict == now.Verdict {
+	before := w.seen[d]
+	w.seen[d] = now.Verdict
+	if before == now.Verdict {
 		return
 	}
-	level := levelOfChange(before.Verdict, now.Verdict)
+	if trouble := w.trouble[d]; trouble != "" {
+		before = trouble
+	}
+	level := w.level(d, now.Verdict)
 	if !w.log.Enabled(context.Background(), level) {
 		return
 	}
 	args := []any{"peer", d.peer, "direction", d.direction, "verdict", now.Verdict}
-	for _, more := range [][2]string{{"before", string(before.Verdict)}, {"reason", now.Reason}, {"what_to_do", now.Remedy}} {
+	for _, more := range [][2]string{{"before", string(before)}, {"reason", now.Reason}, {"what_to_do", now.Remedy}} {
 		if more[1] != "" {
 			args = append(args, more[0], more[1])
 		}
@@ -58,15 +62,20 @@ func (w *verdictLogger) note(d directionOf, now LinkState) {
 	w.limiter.Log(w.log, level, logthrottle.Key{Who: d.peer, Kind: "verdict " + d.direction}, "the state of the link has changed", args...)
 }
 
-// levelOfChange returns the level at which a change is logged. That a link rests, connects and is linked
+// level returns the level at which a new verdict is logged. That a link rests, connects and is linked
 // again is usual, unless it was in trouble before.
-func levelOfChange(before, now Verdict) slog.Level {
-	switch {
-	case now.Severity() == Bad:
-		return slog.LevelWarn
+func (w *verdictLogger) level(d directionOf, now Verdict) slog.Level {
+	switch severity := now.Severity(); {
 	case now == VerdictConnecting:
 		return slog.LevelDebug
-	case now.Severity() == Warn, before != "" && before != VerdictConnecting && before.Severity() <= Warn:
+	case severity == Bad:
+		w.trouble[d] = now
+		return slog.LevelWarn
+	case severity == Warn:
+		w.trouble[d] = now
+		return slog.LevelInfo
+	case w.trouble[d] != "":
+		delete(w.trouble, d)
 		return slog.LevelInfo
 	}
 	return slog.LevelDebug

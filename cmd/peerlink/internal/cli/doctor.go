@@ -55,7 +55,7 @@ variables are those of "serve": without a running service, give the same ones.
 docs/doctor.md explains each check.
 
 The exit code is 1 if a check has failed; warnings alone give 0.`,
-		Example: "  peerlink -C my-node doctor --server-cert server.crt --server-key server.key\n  peerlink -C my-node doctor \"Harbour Bank\" --json",
+		Example: "  peerlink -C my-node doctor\n  peerlink -C my-node doctor \"Harbour Bank\" --json",
 		Args:    someArgs(0, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := a.readNodedataURL(cmd); err != nil {
