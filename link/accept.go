@@ -216,7 +216,8 @@ func (a *acceptor) handshake(ctx context.Context, tcp net.Conn) (conn *peerConn,
 
 // logContradiction logs an error if the peer certificate in the chain, which this node has
 // signed, contradicts the node's directory: it belongs to no peer there, or to one with
-// another subnet. Then the certificate's subnet may have been given to another peer. st is
+// another subnet. Then, unless the certificate is on record, so that the peer was removed, the
+// certificate's subnet may have been given to another peer. st is
 // nil if the connection was rejected.
 func (a *acceptor) logContradiction(log *slog.Logger, id pki.Identity, chain []*x509.Certificate, st *peerState) {
 	if len(chain) < 2 {
@@ -230,6 +231,8 @@ func (a *acceptor) logContradiction(log *slog.Logger, id pki.Identity, chain []*
 	switch {
 	case st != nil && st.Subnet != subnet:
 		a.logLimiter.Log(log, slog.LevelError, logthrottle.Key{Who: id.ID, Kind: "other subnet"}, "the peer uses a certificate with another subnet than the directory has for it; "+remedy, "subnet", subnet, "in_directory", st.Subnet)
+	case st == nil && !a.cfg.Dir.HasPeer(id.ID) && a.cfg.Dir.HasRecord(chain[1]):
+		a.logLimiter.Log(log, slog.LevelWarn, logthrottle.Key{Who: id.ID, Kind: "removed peer"}, "a node that was removed from the peers uses the certificate that this node has signed for it; if that was right, its owner has to end its link with this node", "subnet", subnet)
 	case st == nil && !a.cfg.Dir.HasPeer(id.ID):
 		a.logLimiter.Log(log, slog.LevelError, logthrottle.Key{Who: id.ID, Kind: "lost peer"}, "a node uses a certificate that this node has signed, but is no peer in the directory; "+remedy, "subnet", subnet)
 	}

@@ -10,6 +10,7 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/asn1"
+	"errors"
 	"fmt"
 	"io"
 	"math/big"
@@ -284,12 +285,14 @@ func logged(t *testing.T, n *linktest.Node, texts ...string) {
 // certificate.
 func TestRefusedAfterHandshake(t *testing.T) {
 	t.Parallel()
-	authority, removed, replaced := linktest.New(t, aa), linktest.New(t, ca), linktest.New(t, ca)
-	for _, n := range []*linktest.Node{removed, replaced} {
+	authority, removed, lost, replaced := linktest.New(t, aa), linktest.New(t, ca), linktest.New(t, ca), linktest.New(t, ca)
+	for _, n := range []*linktest.Node{removed, lost, replaced} {
 		nodetest.Peer(t, authority.Node, n.Node)
 	}
 	dir := func(n *linktest.Node) string { return filepath.Join(authority.Path(), "peers", n.Identity().ID) }
-	if err := os.RemoveAll(dir(removed)); err != nil {
+	// An older copy of the directory has no record of the certificate either.
+	record := filepath.Join(authority.Path(), "certs", fmt.Sprintf("%X.pem", subCA(t, lost, authority).SerialNumber))
+	if err := errors.Join(os.RemoveAll(dir(removed)), os.RemoveAll(dir(lost)), os.Remove(record)); err != nil {
 		t.Fatal(err)
 	}
 	old := replaced.Root()
@@ -308,6 +311,7 @@ func TestRefusedAfterHandshake(t *testing.T) {
 		reason string
 	}{
 		{removed, "Unknown peer: this node has not registered a peer certificate from you."},
+		{lost, "Unknown peer: this node has not registered a peer certificate from you."},
 		{replaced, "The certificate was not signed by the pinned root key."},
 	} {
 		pair := serverPair(t, tt.who, subCA(t, tt.who, authority).Raw)
@@ -319,7 +323,8 @@ func TestRefusedAfterHandshake(t *testing.T) {
 		refusalLogged(t, authority, pair.Leaf, tt.reason)
 	}
 	says(t, authority, "a node uses a certificate that this node has signed, but is no peer in the directory", 1)
-	if n := authority.Service.Status().Rejected["no_peer"]; n != 2 {
+	says(t, authority, "a node that was removed from the peers uses the certificate", 1)
+	if n := authority.Service.Status().Rejected["no_peer"]; n != 3 {
 		t.Errorf("%d rejections are counted", n)
 	}
 }

@@ -179,6 +179,13 @@ func (q *QueueDrainer) Run(ctx context.Context) error {
 	if p.SubCA == nil || p.Deactivated == "" {
 		return fmt.Errorf("%w: %s is %s", ErrNotDeactivated, q.peerID, p.State())
 	}
+	heir, err := q.cfg.Dir.Heir(q.peerID)
+	if err != nil {
+		return err
+	}
+	if heir != "" {
+		return fmt.Errorf("%w: %s was replaced by %s, which has its accounts: its messages must not be answered, send them from this queue to %s", ErrNotDeactivated, q.peerID, heir, heir)
+	}
 	view, err := View(q.cfg.Dir, p)
 	if err != nil {
 		return err

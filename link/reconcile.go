@@ -167,11 +167,16 @@ func (r *reconciler) reconcilePeer(ctx, graceCtx context.Context, p *peer) {
 		return
 	}
 	stamp, update := r.cfg.Dir.Stamp(p.id), p.pendingUpdate.Load()
-	if p.stamp != nil && stamp == *p.stamp && update == p.appliedUpdate {
+	if p.stamp != nil && stamp == *p.stamp && update == p.appliedUpdate && !r.heirChanged(p) {
 		return
 	}
 	err := r.applyDirectory(ctx, graceCtx, p)
 	if errors.Is(err, errBindPending) {
+		return
+	}
+	if errors.Is(err, errNoSuccessor) { // looked for again at the next poll
+		p.stamp = nil
+		p.trackFiles(nil)
 		return
 	}
 	r.brokerTroubles.set(p.id, err)
@@ -258,14 +263,9 @@ func (r *reconciler) applyDirectory(ctx, graceCtx context.Context, p *peer) erro
 		binding.Queues = binding.Queues[:1]
 	}
 	if np.Deactivated != "" {
-		if err := r.unbind(ctx, p, binding); err != nil {
-			return err
-		}
-		r.cfg.Outbox.remove(p.id)
-		p.stopDrainers() // drainers of an earlier reconciliation may use an older view
-		r.startDrainers(ctx, graceCtx, p, view, append(slices.Clip(binding.Queues), p.former...))
-		return nil
+		return r.endQueues(ctx, graceCtx, p, binding, view)
 	}
+	p.heir, p.handedOver = "", nil // an operator may have undone a deactivation
 	if np.NotRemembered > 0 {
 		log.Warn("the peer has revoked more server keys than are remembered for ever: some are refused only as long as its newest info-bundle lists them", "keys", np.NotRemembered, "remembered", node.MaxRevokedKeys)
 	}
@@ -292,7 +292,7 @@ func (r *reconciler) applyDirectory(ctx, graceCtx context.Context, p *peer) erro
 		if err := r.bind(ctx, p, binding); err != nil {
 			return err
 		}
-		p.rebind = false
+		p.rebind, p.bound = false, true
 	}
 	if !np.Active {
 		if err := d.MarkActive(p.id); err == nil {
@@ -307,7 +307,7 @@ func (r *reconciler) applyDirectory(ctx, graceCtx context.Context, p *peer) erro
 	}
 	p.stopDrainers() // an operator may have undone a deactivation, although it is meant to be final
 	p.replaceState(&peerState{Peer: np, view: view, binding: binding})
-	r.startSenders(ctx, graceCtx, p, append(slices.Clip(binding.Queues), p.former...))
+	r.startSenders(ctx, graceCtx, p, slices.Concat(binding.Queues, p.former, r.inherited(p.id)))
 	return nil
 }
 

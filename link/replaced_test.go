@@ -3,8 +3,10 @@ package link_test
 import (
 	"bytes"
 	"crypto"
+	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"testing"
 	"time"
 
@@ -122,6 +124,49 @@ func answersOtherRoot(former, to *linktest.Node) error {
 		return fmt.Errorf("the answer is %q, %v", answer, err)
 	}
 	return nil
+}
+
+// The owner of an agent has lost the root key, and its new node gets the subnet, and so the accounts. What waits for
+// the earlier node is not answered in its name, not even when the service is started again before the new node is
+// registered: it goes to the new node, with what the applications send meanwhile, on both brokers.
+func TestReplacedAgentKeepsSubnet(t *testing.T) {
+	t.Parallel()
+	for name, on := range bothBrokers {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			authority, earlier, messages := waiting(t, aa, ca, on)
+			next := linktest.New(t, ca)
+			r := node.Replacement{Peer: earlier.Identity().ID, Bundle: nodetest.ReadBundle(t, next.Bundle(t)), KeepSubnet: true}
+			if _, err := authority.ReplacePeer(t.Context(), r, func() (crypto.Signer, error) { return authority.Key, nil }); err != nil {
+				t.Fatal(err)
+			}
+			waitForLog(t, authority, "peer has been deactivated")
+			if err := authority.Stop(); err != nil {
+				t.Fatal(err)
+			}
+			authority.Start()
+			authority.Put(earlier, linktest.Message(t, authority, earlier, 1)) // routed by its subnet
+			cfg := authority.Config
+			cfg.Dir, cfg.Log = authority.Dir, authority.Log.Logger()
+			drainer := link.NewQueueDrainer(cfg, earlier.Identity().ID, linktest.QueueTo(earlier))
+			if err := drainer.Run(t.Context()); !errors.Is(err, link.ErrNotDeactivated) {
+				t.Errorf("a drainer ends with %v", err)
+			}
+
+			next.Sign(t, authority.Bundle(t))
+			for from, to := range map[*linktest.Node]*linktest.Node{authority: next, next: authority} {
+				register(t, to, from)
+			}
+			next.Start()
+			next.TakeEach(len(messages) + 1) // the invalid message is set aside
+			authority.WaitDrained(earlier, 1)
+			authority.Put(next, linktest.Message(t, authority, next, 2))
+			next.Take(1)
+			if log := authority.Log.String(); strings.Contains(log, "answered=") {
+				t.Errorf("messages were answered:\n%s", log)
+			}
+		})
+	}
 }
 
 // A peer that is removed before it was registered is forgotten by the running service: there was no link with it

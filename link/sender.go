@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	"peerlink/broker"
@@ -80,7 +81,7 @@ func (sd *sender) run(ctx, graceCtx context.Context) {
 		// that happens during the attempt.
 		changed, connected, renewed := sd.peer.stateReplaced.Next(), sd.peer.connected.Next(), sd.s.cfg.Certificate.renewed.Next()
 		ok, err := sd.attempt(ctx, graceCtx)
-		if ctx.Err() != nil {
+		if ctx.Err() != nil || sd.isDeletedFormer(err) {
 			return
 		}
 		pause := sd.pauseAfter(ctx, r, ok, err)
@@ -103,6 +104,13 @@ func (sd *sender) run(ctx, graceCtx context.Context) {
 			r.reset()
 		}
 	}
+}
+
+// isDeletedFormer reports whether an error means that the queue does not exist, although nothing is
+// routed to it any more, so that it need not exist: it had another name, or led to a replaced peer.
+func (sd *sender) isDeletedFormer(err error) bool {
+	st := sd.peer.state.Load()
+	return errors.Is(err, broker.ErrNoQueue) && st != nil && !slices.Contains(st.binding.Queues, sd.queue)
 }
 
 // retryPause is the pause before the next attempt.

@@ -174,6 +174,12 @@ func (db caDatabase) hasSigned(cert *x509.Certificate) bool {
 	return db.root.CheckSignature(cert.SignatureAlgorithm, cert.RawTBSCertificate, cert.Signature) == nil
 }
 
+// HasRecord reports whether a certificate is on record, with a copy in certs/.
+func (d *Dir) HasRecord(cert *x509.Certificate) bool {
+	known, err := readCert(d.file("certs"), serialHex(cert.SerialNumber)+".pem")
+	return err == nil && sameCertificate(known, cert)
+}
+
 // IndexLine returns the line of db/index, including the line end, for a certificate
 // signed by this node. The certificate's subject must be the name of a node.
 func IndexLine(cert *x509.Certificate) (string, error) {

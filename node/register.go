@@ -121,6 +121,9 @@ func (d *Dir) DeactivatePeer(ctx context.Context, id string) (changed bool, err 
 	if err := d.checkRegistered(id, "deactivated"); err != nil {
 		return false, err
 	}
+	if err := d.removeSuccessor(id); err != nil {
+		return false, err
+	}
 	return d.markDeactivated(id)
 }
 

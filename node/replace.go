@@ -62,7 +62,8 @@ var keptFiles = []string{nameFile, noFollowFile, "queues.txt", "kustomization.ya
 //
 // A peer with the same ID is replaced by moving its directory aside; there is no traffic with the new
 // one until the certificate that it issues is registered. Certificates for the earlier root key are not
-// accepted any more. A peer with another ID is deactivated. ReplacePeer fails if the peer with the
+// accepted any more. A peer with another ID is deactivated; if the new one keeps its subnet, the messages
+// that wait for it go to the new one ([Dir.Heir]), and are answered otherwise. ReplacePeer fails if the peer with the
 // same ID is deactivated, which is for good.
 //
 // ReplacePeer may be interrupted at any moment, and started again. key returns the node's decrypted
@@ -282,6 +283,8 @@ func (d *Dir) checkKnownSuccessor(r Replacement, old *Peer) error {
 		return fmt.Errorf("%w (%s): %s can not take the place of another peer", ErrDeactivated, known.Deactivated, next)
 	case r.KeepSubnet && known.Subnet != old.Subnet:
 		return fmt.Errorf("%s is a peer already, with the subnet %s, which it keeps for ever: it can not get the subnet %s of %s", next, known.Subnet, old.Subnet, r.Peer)
+	case !r.KeepSubnet && known.Subnet == old.Subnet:
+		return fmt.Errorf("%s is a peer already, with the subnet %s of %s, which it keeps for ever: it can not get another one", next, known.Subnet, r.Peer)
 	}
 	return nil
 }
@@ -299,6 +302,16 @@ func (d *Dir) replaceAgent(ctx context.Context, r Replacement, key crypto.Signer
 		}
 	}
 	if err := d.checkRequestRecord(r.Bundle); err != nil {
+		return err
+	}
+	// The successor is recorded before, because nothing that waits may be answered in the name of the
+	// earlier peer for accounts that another node has.
+	if r.KeepSubnet {
+		err = d.setSuccessor(r.Peer, r.Bundle.Identity.ID)
+	} else {
+		err = d.removeSuccessor(r.Peer)
+	}
+	if err != nil {
 		return err
 	}
 	if _, err := d.markDeactivated(r.Peer); err != nil {

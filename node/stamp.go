@@ -7,7 +7,7 @@ import (
 
 // Stamp is a fingerprint of the files that determine the traffic with a peer, made
 // without reading them. As long as it is the same, the files are considered unchanged.
-type Stamp [17]FileStamp
+type Stamp [18]FileStamp
 
 // FileStamp is a fingerprint of one file, made without reading the file. The zero
 // FileStamp stands for a missing file.
@@ -41,6 +41,7 @@ func (d *Dir) Stamp(id string) (s Stamp) {
 		d.file("peers", id, "queues.txt"),
 		d.file("peers", id, "ACTIVE"),
 		d.file("peers", id, "DEACTIVATED"),
+		d.file("peers", id, successorFile),
 		d.file("peers", id, suspendedFile),
 		d.file("peers", id, noFollowFile),
 		d.file("peers", id, nameFile), // for the status of the link

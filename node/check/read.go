@@ -38,7 +38,7 @@ var regularFiles = []string{
 	"db/info-bundle.zip", node.DrillFile, "db/subnets/creditors/*", "db/subnets/debtors/*", "certs/*.pem",
 	"nodeinfo/stomp.toml", "nodeinfo/updated-at.txt",
 	"peers/*/nodetype.txt", "peers/*/*.crt", "peers/*/subnet.txt", "peers/*/masq-subnet.txt", "peers/*/queues.txt",
-	"peers/*/ACTIVE", "peers/*/DEACTIVATED", "peers/*/SUSPENDED", "peers/*/revoked-keys.txt", "nodeinfo/revoked-keys.txt", "peers/*/nodeinfo/revoked-keys.txt", "peers/*/NOFOLLOW", "peers/*/nodeinfo/stomp.toml", "peers/*/nodeinfo/updated-at.txt",
+	"peers/*/ACTIVE", "peers/*/DEACTIVATED", "peers/*/SUSPENDED", "peers/*/SUCCESSOR", "peers/*/revoked-keys.txt", "nodeinfo/revoked-keys.txt", "peers/*/nodeinfo/revoked-keys.txt", "peers/*/NOFOLLOW", "peers/*/nodeinfo/stomp.toml", "peers/*/nodeinfo/updated-at.txt",
 }
 
 // mustBeRegular reports whether name, relative to the directory, must be a regular file

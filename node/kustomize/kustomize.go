@@ -23,6 +23,9 @@ type Peer struct {
 	UpdatedAt string
 	// Deactivated means that no messages are sent to the peer, and its queues are drained.
 	Deactivated bool
+	// HandedOver means that the queues lead to another peer, which has the accounts of this deactivated
+	// one. They must not be drained, so there are no replicas.
+	HandedOver bool
 }
 
 // Bounds on a [Peer].

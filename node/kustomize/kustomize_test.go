@@ -114,6 +114,9 @@ replacements:
 // Text from a peer, and from the name of a folder, stays within its quotes: all
 // other lines of the manifest are unchanged, and unquoting gives the original text.
 func TestManifestHostileText(t *testing.T) {
+	if text := string(manifest(Peer{ID: aaID, Queues: 3, Deactivated: true, HandedOver: true}, "app")); !strings.Contains(text, "value: 0\n") || strings.Contains(text, "value: 3\n") {
+		t.Errorf("the queues that lead to another peer would be drained:\n%s", text)
+	}
 	plain := strings.Split(string(manifest(Peer{ID: aaID, Queues: 1}, "app")), "\n")
 	for _, text := range append(hostile, unprintable...) {
 		for _, p := range []struct {

@@ -13,6 +13,10 @@ func manifest(p Peer, baseApp string) []byte {
 	if p.Deactivated {
 		program = "swpt-drainer"
 	}
+	replicas := p.Queues
+	if p.HandedOver {
+		replicas = 0
+	}
 	base := "../../../../../base/" + baseApp + "/peer/"
 	return fmt.Appendf(nil, `# Generated for this peer, and written again whenever the peer changes.
 # What you want to change goes to resources-patch.yaml, or into the base.
@@ -50,7 +54,7 @@ patches:
 
 replacements:
 - path: %s
-`, quote(base+"stomp-client.yaml"), quote(p.ID), p.Queues, program, quote(p.UpdatedAt),
+`, quote(base+"stomp-client.yaml"), quote(p.ID), replicas, program, quote(p.UpdatedAt),
 		quote(base+"replacements/stomp-client-node-id.yaml"))
 }
 

@@ -36,11 +36,18 @@ func (a *app) updateKustomize(d *node.Dir, p *node.Peer) error {
 	if err != nil {
 		return err
 	}
+	heir := ""
+	if p.Deactivated != "" {
+		if heir, err = d.Heir(p.Identity.ID); err != nil {
+			return err
+		}
+	}
 	err = kustomize.Update(peers, kustomize.Peer{
 		ID:          p.Identity.ID,
 		Queues:      p.Queues,
 		UpdatedAt:   p.UpdatedAt,
 		Deactivated: p.Deactivated != "",
+		HandedOver:  heir != "",
 	}, baseApp)
 	if err == nil {
 		a.printMessage("Kustomize files in %s are up to date.", peers)

@@ -36,11 +36,15 @@ and the earlier root key is not accepted any more. Messages wait.
 
 An agent with a new root key has a new ID. The link with the earlier one ends for
 good, as with "peerlink peer deactivate". The new one gets its subnet, and so its
-accounts (--subnet keep), or another one, and with it no accounts (--subnet new).
+accounts (--subnet keep): then messages wait in the queues of the earlier one, and
+"peerlink serve" sends them to the new one as soon as it is registered. Or it gets
+another subnet, and with it no accounts (--subnet new): then what waits for the
+earlier one is answered in its name.
 
 swpt_stomp of the reference implementation does not compare root keys: while it
 serves this directory, it accepts the earlier certificate of an accounting
-authority too.`,
+authority too. Its swpt-drainer answers what waits for an agent that was replaced,
+whoever has the accounts now: do not run it for that agent.`,
 		Example: `  peerlink peer replace 1234abcd new-node.zip
   peerlink peer replace 'Bobs Bank' new-node.zip --subnet keep --fingerprint sha256:0f3a…`,
 		Args: someArgs(2, 2),
@@ -173,6 +177,9 @@ func (a *app) showReplacement(d *node.Dir, old string, res *node.ReplaceResult, 
 		a.printMessage("What was known of the earlier %s is in %s now.", old, res.Aside)
 	} else {
 		a.printMessage("The link with %s is ended for good.", old)
+		if heir, err := d.Heir(old); err == nil && heir != "" {
+			a.printMessage("What waits for it goes to %s, which has its accounts now.", heir)
+		}
 	}
 	a.printMessage("Send the certificate, and your info-bundle, to the owner of %s, and register the certificate\nthat they send you (\"peerlink peer register\"): until then there is no traffic.", res.Peer.Identity)
 	if res.Aside != "" {
