@@ -67,7 +67,7 @@ func (l *Locked) CheckNewPeer(b *infobundle.Bundle) error {
 		}
 		return fmt.Errorf("%s is known already: taking over its newer info needs no root key (\"peerlink peer sign\")", b.Identity)
 	}
-	return l.d.checkPeerLimit()
+	return errors.Join(l.d.checkPeerLimit(), l.d.checkRemembered(b))
 }
 
 // ReserveSubnet reserves a subnet for a new peer, or returns the subnet that the peer has

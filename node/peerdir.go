@@ -29,13 +29,20 @@ func (d *Dir) installPeer(dir string, b *infobundle.Bundle, cert *x509.Certifica
 // preparePeer creates the directory of a new peer under a temporary name. Of two files with the same
 // name, the one in kept is written.
 func (d *Dir) preparePeer(b *infobundle.Bundle, cert *x509.Certificate, subnet string, kept []infobundle.File) (tmp string, err error) {
+	if err := d.checkRemembered(b); err != nil {
+		return "", err
+	}
+	revoked, err := d.rememberedKeys(b.Root)
+	if err != nil {
+		return "", err
+	}
 	if err := os.MkdirAll(d.file("peers"), 0o755); err != nil {
 		return "", err
 	}
 	if tmp, err = os.MkdirTemp(d.file("peers"), newPeerPrefix); err != nil {
 		return "", err
 	}
-	if err := writePeerFiles(tmp, slices.Concat(newPeerFiles(b, cert, subnet), kept)); err != nil {
+	if err := writePeerFiles(tmp, slices.Concat(newPeerFiles(b, cert, subnet), revoked, kept)); err != nil {
 		return "", errors.Join(err, os.RemoveAll(tmp))
 	}
 	return tmp, nil

@@ -53,7 +53,7 @@ const replacedFolder = "replaced"
 // keptFiles are those files of a peer that stay if the peer is replaced by one with the same ID: what
 // this node's owner has set. The keys that the peer has revoked do not stay: the earlier root key, which
 // may be stolen, has signed their list, and no certificate for the new root key has one of these keys
-// unless its owner uses it again.
+// unless its owner uses it again. They are remembered with the earlier root key ([Dir.remember]).
 var keptFiles = []string{nameFile, noFollowFile, "queues.txt", "kustomization.yaml", "resources-patch.yaml"}
 
 // ReplacePeer replaces a peer whose owner has lost the root key by the node of a verified info-bundle,
@@ -103,7 +103,7 @@ func (d *Dir) ReplacePeer(ctx context.Context, r Replacement, key func() (crypto
 
 // CheckReplacement checks whether [Dir.ReplacePeer] can replace a peer.
 func (d *Dir) CheckReplacement(r Replacement) error {
-	if err := errors.Join(d.checkEligible(r.Bundle), d.CheckRootDates(time.Now()), checkID(r.Peer)); err != nil {
+	if err := errors.Join(d.checkEligible(r.Bundle), d.CheckRootDates(time.Now()), checkID(r.Peer), d.checkRemembered(r.Bundle)); err != nil {
 		return err
 	}
 	if d.identity.Type == nodetype.AccountingAuthority {
@@ -170,6 +170,9 @@ func (d *Dir) replaceAuthority(r Replacement, key crypto.Signer) (aside string, 
 		return "", err
 	}
 	if aside == "" {
+		if err := d.remember(dir); err != nil {
+			return "", err
+		}
 		if aside, err = d.moveAside(r.Peer); err != nil {
 			return "", err
 		}
@@ -259,7 +262,7 @@ func (d *Dir) checkReplacingAgent(r Replacement) error {
 		return fmt.Errorf("the bundle is from %s itself, and its ID follows from its root key, so that it has not lost it: \"peerlink peer sign\" takes over its newer info", next)
 	case next.Type != old.Identity.Type:
 		return fmt.Errorf("the bundle is from %s: expected one from a node of the type %s, as %s is", next, old.Identity.Type, r.Peer)
-	case old.SubCA == nil:
+	case old.SubCA == nil && d.predecessor(old) == "":
 		return fmt.Errorf("%w: there was no link with %s, which could be replaced; \"peerlink peer remove\" removes it, and \"peerlink peer sign\" makes the new node a peer", ErrNotRegistered, r.Peer)
 	}
 	return d.checkKnownSuccessor(r, old)
@@ -351,7 +354,7 @@ func (d *Dir) checkTakeover(ctx context.Context, r Replacement, subnet string) e
 	next := r.Bundle.Identity
 	third := func(g grant) bool { return g.peerID != r.Peer && g.peerID != next.ID && !d.isDeactivated(g.peerID) }
 	if other, taken := given.find(subnet, third); taken {
-		return fmt.Errorf("the subnet %s of %s, or one that overlaps with it, belongs to %s too (%s): \"peerlink check\" says what to do", subnet, r.Peer, other.owner(), other.file)
+		return d.takenError(r.Peer, subnet, other)
 	}
 	certificates := given.certificatesOf(next.ID)
 	for _, s := range slices.Sorted(maps.Keys(certificates)) {

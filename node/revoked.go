@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"maps"
+	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -166,25 +167,44 @@ func readLatest(dir string) (RevokedKeys, error) {
 // pinRevokedKeys records, before the nodeinfo of a peer is replaced by that of a newer bundle, the
 // keys that either revokes: a newer bundle, which may have been made without the file or with a
 // stolen copy of an old directory, does not make a key valid again. Keys above the maximum number
-// are not recorded. A list in the nodeinfo that can never be read has no keys.
+// are not recorded.
 func pinRevokedKeys(dir string, b *infobundle.Bundle) error {
-	pinned, err := readPinned(dir)
+	keys, err := knownRevoked(dir)
 	if err != nil {
 		return err
 	}
+	return writeRevokedKeys(dir, keys.union(RevokedIn(b), MaxRevokedKeys))
+}
+
+// knownRevoked returns the keys that a peer has revoked according to its directory, up to the maximum
+// number: those that are remembered, and those in the list of its newest info-bundle. A list in the
+// nodeinfo that can never be read has no keys.
+func knownRevoked(dir string) (RevokedKeys, error) {
+	pinned, err := readPinned(dir)
+	if err != nil {
+		return nil, err
+	}
 	latest, err := readLatest(dir)
 	if err != nil && !isUnreadable(err) {
-		return err
+		return nil, err
 	}
-	keys := pinned.union(latest, MaxRevokedKeys).union(RevokedIn(b), MaxRevokedKeys)
+	return pinned.union(latest, MaxRevokedKeys), nil
+}
+
+// writeRevokedKeys writes the keys that are remembered of those that a peer has ever revoked. Without
+// keys it writes nothing.
+func writeRevokedKeys(dir string, keys RevokedKeys) error {
 	if len(keys) == 0 {
 		return nil
 	}
-	var text strings.Builder
-	for _, key := range slices.Sorted(maps.Keys(keys)) {
-		text.WriteString(key + "\n")
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
 	}
-	return durable.Replace(filepath.Join(dir, revokedKeysFile), []byte(text.String()), 0o644)
+	return durable.Replace(filepath.Join(dir, revokedKeysFile), formatRevokedKeys(keys), 0o644)
+}
+
+func formatRevokedKeys(keys RevokedKeys) []byte {
+	return []byte(strings.Join(slices.Sorted(maps.Keys(keys)), "\n") + "\n")
 }
 
 // ParseKeyFingerprint returns the fingerprint of a server key from what an operator has typed:

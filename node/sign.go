@@ -56,7 +56,7 @@ func (d *Dir) SignPeer(ctx context.Context, b *infobundle.Bundle, key func() (cr
 		// Checked again under the lock. Nobody should type a passphrase for nothing.
 		err := d.checkRequestRecord(b)
 		if isNew && err == nil {
-			err = d.checkPeerLimit()
+			err = errors.Join(d.checkPeerLimit(), d.checkRemembered(b))
 		}
 		if err != nil {
 			return nil, err

@@ -36,6 +36,7 @@ var regularFiles = []string{
 	".gitignore", "root-ca.crt", "root-ca.conf", "creditors-subnet.txt", "debtors-subnet.txt",
 	"db/nodetype", "db/nodeid", "db/index", "db/index.attr", "db/serial", "db/crlnumber", "db/root-ca.csr",
 	"db/info-bundle.zip", node.DrillFile, "db/subnets/creditors/*", "db/subnets/debtors/*", "certs/*.pem",
+	"db/removed/*/revoked-keys.txt", "db/removed/*/nodeinfo/updated-at.txt",
 	"nodeinfo/stomp.toml", "nodeinfo/updated-at.txt",
 	"peers/*/nodetype.txt", "peers/*/*.crt", "peers/*/subnet.txt", "peers/*/masq-subnet.txt", "peers/*/queues.txt",
 	"peers/*/ACTIVE", "peers/*/DEACTIVATED", "peers/*/SUSPENDED", "peers/*/SUCCESSOR", "peers/*/revoked-keys.txt", "nodeinfo/revoked-keys.txt", "peers/*/nodeinfo/revoked-keys.txt", "peers/*/NOFOLLOW", "peers/*/nodeinfo/stomp.toml", "peers/*/nodeinfo/updated-at.txt",

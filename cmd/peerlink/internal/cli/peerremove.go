@@ -15,12 +15,18 @@ func (a *app) peerRemoveCommand() *cobra.Command {
 		Use:   "remove PEER",
 		Short: "Remove a peer that was signed by mistake, and is not registered",
 		Long: `Removes a peer that was signed, but with which there was never a link, because no
-certificate from it was registered.
+certificate from it was registered. A peer that has taken the place of another one
+("peerlink peer replace") is not removed, but replaced in turn.
 
 What was signed can not be unsigned: the certificate stays in db/index and certs/,
 and at an accounting authority its subnet stays reserved. The peer can not connect
 with it, because it is not a peer any more. It can be signed again, and then gets
-the same subnet.
+the same subnet. The server keys that it has revoked stay revoked, and an older
+info-bundle than the newest one is not signed (db/removed).
+
+init-ca of the reference implementation releases the subnet of a debtors agent
+that is not a peer, and its scripts may then give it to another one. Run
+"peerlink init" after it, which reserves the subnet again.
 
 swpt_stomp of the reference implementation accepts the certificate again if a
 node with the same ID becomes a peer, whatever its root key is; peerlink does not.

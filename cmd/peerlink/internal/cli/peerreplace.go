@@ -30,7 +30,8 @@ you: it has to be typed, or given with --fingerprint.
 
 An accounting authority keeps its ID. The directory of the peer is moved aside, to
 the folder "replaced"; its name and its queues stay. The server keys that it has
-revoked do not: the earlier root key has signed their list.
+revoked do not: the earlier root key has signed their list. They are remembered for
+the case that the earlier root key comes back.
 There is no traffic until you register the certificate that the new node issues,
 and the earlier root key is not accepted any more. Messages wait.
 
@@ -40,6 +41,8 @@ accounts (--subnet keep): then messages wait in the queues of the earlier one, a
 "peerlink serve" sends them to the new one as soon as it is registered. Or it gets
 another subnet, and with it no accounts (--subnet new): then what waits for the
 earlier one is answered in its name.
+If the bundle was the wrong one, replace its node by the right one: the subnet, and
+the accounts, go on to that.
 
 swpt_stomp of the reference implementation does not compare root keys: while it
 serves this directory, it accepts the earlier certificate of an accounting
