@@ -31,7 +31,8 @@ func TestReplacedPeer(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	waitForLog(t, agent, "another root certificate now")
+	// The peer's link ends because of the other root certificate, or because the peer's directory was
+	// not there for a moment.
 	linktest.Eventually(t, "the end of all connections", func() error {
 		if conns := agent.Service.Status().Peers[0].Connections; len(conns) > 0 {
 			return fmt.Errorf("there are %+v", conns)
