@@ -5,7 +5,7 @@ import (
 	"crypto"
 	"errors"
 	"fmt"
-	"os"
+	"path/filepath"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -237,16 +237,15 @@ func (p *peerAdding) printMissing() {
 		return
 	}
 	p.a.printMessage("Missing: the peer certificate from %s. As soon as you have it, or its URL:\n\n  %s\n", id, p.a.commandFor("peer add CERT-OR-URL"))
+	bundle := p.d.CurrentBundle()
+	if bundle == "" {
+		p.a.printMessage("Make a new info-bundle first: none here has what %s says now.\n\n  %s\n", filepath.Join(p.a.dir, "nodeinfo"), p.a.createBundle())
+		bundle = "the new one"
+	}
 	p.a.printMessage("Hand over to the owner of %s, unless they have it:\n", id)
 	if urls := p.d.OwnBundleURLs(); len(urls) > 0 {
 		p.a.printMessage("  your URL, from which they get both:\n    peerlink peer add %s\nor", urls[0])
 	}
-	bundle := "your info-bundle (\"peerlink bundle create\")"
-	if made := filesBeside(p.a.dir).bundle; made != "" {
-		if _, err := os.Stat(made); err == nil {
-			bundle = "your info-bundle, " + made
-		}
-	}
-	p.a.printMessage("  %s\n  their certificate, %s", bundle, p.d.IssuedFile(id))
+	p.a.printMessage("  your info-bundle, %s\n  their certificate, %s", bundle, p.d.IssuedFile(id))
 	p.a.printMessage("  by telephone, for example, the fingerprint of your root key:\n    %s", pki.Fingerprint(p.d.Root().PublicKey))
 }
