@@ -5,8 +5,10 @@ import (
 	"crypto"
 	"errors"
 	"fmt"
+	"io/fs"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -68,7 +70,7 @@ you, and type it, or give it with --fingerprint.`,
 				return err
 			}
 			if err := add.add(cmd.Context(), args[0]); err != nil {
-				return fmt.Errorf("%s: %w", args[0], err)
+				return named(args[0], err)
 			}
 			return add.finish(asJSON)
 		},
@@ -79,6 +81,15 @@ you, and type it, or give it with --fingerprint.`,
 	jsonFlag(c, &asJSON)
 	a.kustomizeFlag(c)
 	return a.keyFlags(c)
+}
+
+// named returns an error with the name of what the command was given, unless it has it already.
+func named(name string, err error) error {
+	var path *fs.PathError
+	if errors.As(err, &path) && path.Path == name || strings.HasPrefix(err.Error(), name+" ") || strings.HasPrefix(err.Error(), name+": ") {
+		return err
+	}
+	return fmt.Errorf("%s: %w", name, err)
 }
 
 // add does what is to be done with a file or a URL.
@@ -94,7 +105,7 @@ func (p *peerAdding) add(ctx context.Context, what string) error {
 	switch kind := kindOfFile(data); kind {
 	case bundleFile:
 		p.result.Kind = "info-bundle"
-		b, err := parseBundle(what, data)
+		b, err := infobundle.Read(data, time.Now())
 		if err != nil {
 			return err
 		}
