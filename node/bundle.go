@@ -20,7 +20,8 @@ import (
 // CreateBundle makes the node's info-bundle from the current content of the nodeinfo
 // folder, writes it to a new file, records its date in nodeinfo/updated-at.txt, and
 // stores a copy for publishing ([Dir.PublishedBundle]). If the content of the new file can not
-// be written, nothing is recorded or published. The file appears under its name last.
+// be written, nothing is recorded or published. The file appears under its name last. An older
+// info-bundle of this node beside its directory ([BundleBeside]) is replaced, whether path names it or not.
 func (d *Dir) CreateBundle(ctx context.Context, path string, key crypto.Signer) error {
 	if err := errors.Join(d.CheckKey(key), d.CheckRootDates(time.Now())); err != nil {
 		return err
@@ -30,15 +31,18 @@ func (d *Dir) CreateBundle(ctx context.Context, path string, key crypto.Signer) 
 		return err
 	}
 	defer unlock()
-	if err := durable.CheckCreatable(path); err != nil {
-		return err
-	}
 	if inside, err := isInside(path, d.file("nodeinfo")); err != nil || inside {
 		return cmp.Or(err, fmt.Errorf("%s is in the folder whose files go into info-bundles: name a file in another folder", path))
 	}
 	files, date, err := d.datedNodeinfo(time.Now())
 	if err != nil {
 		return err
+	}
+	replaces := d.isBeside(path) && d.isOlderBundle(path, date)
+	if !replaces {
+		if err := durable.CheckCreatable(path); err != nil {
+			return err
+		}
 	}
 	rootPEM, err := readText(d.file("root-ca.crt"))
 	if err != nil {
@@ -52,13 +56,16 @@ func (d *Dir) CreateBundle(ctx context.Context, path string, key crypto.Signer) 
 	if err != nil {
 		return err
 	}
+	// The date is written first: a crash in between must not lead to two bundles with the same
+	// date.
+	if replaces {
+		return d.replaceBeside(path, bundle, date)
+	}
 	out, err := durable.Prepare(path, bundle, 0o644)
 	if err != nil {
 		return err
 	}
 	defer out.Discard()
-	// The date is written first: a crash in between must not lead to two bundles with the same
-	// date.
 	if err := d.writeDate(date); err != nil {
 		return err
 	}

@@ -15,6 +15,7 @@ import (
 
 	"peerlink/internal/durable"
 	"peerlink/internal/excerpt"
+	"peerlink/internal/guard"
 	"peerlink/node/infobundle"
 	"peerlink/node/nodetype"
 	"peerlink/node/pki"
@@ -111,6 +112,15 @@ func CheckNoNode(path string) error {
 	return fmt.Errorf("%w: %s is %s", ErrExists, d.absPath(), d.identity)
 }
 
+// CheckInitFolder returns an error if [Init] must not make a node's directory at path, because other users
+// could replace what is there. It is for a check before a root key is made.
+func CheckInitFolder(path string) error {
+	if err := checkSafeForSuperuser(path); err != nil {
+		return err
+	}
+	return guard.CheckNewFolder(path)
+}
+
 // Init makes a node's directory, with a self-signed root certificate. It completes the
 // directory of an interrupted Init; files that are not blank, such as stomp.toml, stay as
 // they are. The root certificate is written last. Init never makes a second root
@@ -140,7 +150,7 @@ func Init(ctx context.Context, path string, o InitOptions) (*Dir, error) {
 			return nil, err
 		}
 	}
-	if err := checkSafeForSuperuser(path); err != nil {
+	if err := CheckInitFolder(path); err != nil {
 		return nil, err
 	}
 	d := &Dir{path: path, identity: id}
@@ -279,7 +289,7 @@ func (d *Dir) counterFiles() []infobundle.File {
 }
 
 // SignServer signs and records a server certificate for a CSR of this node, with the given
-// validity. It fails if the CSR's subject is another name.
+// validity. It fails if the CSR's subject is another name, or if its key has been revoked.
 func (d *Dir) SignServer(ctx context.Context, key crypto.Signer, csr *x509.CertificateRequest, validity time.Duration) (*x509.Certificate, error) {
 	return d.SignServerFunc(ctx, key, csr, validity, func(*x509.Certificate) error { return nil })
 }
@@ -304,6 +314,9 @@ func (d *Dir) SignServerFunc(ctx context.Context, key crypto.Signer, csr *x509.C
 		return nil, err
 	}
 	defer unlock()
+	if err := d.CheckNotRevoked(csr.PublicKey); err != nil {
+		return nil, err
+	}
 	return d.sign(key, func(a *pki.Authority, serial *big.Int) (*x509.Certificate, error) {
 		cert, err := a.SignServer(csr, serial, time.Now(), validity)
 		if err == nil {

@@ -62,6 +62,9 @@ func (l *Locked) CheckNewPeer(b *infobundle.Bundle) error {
 		return err
 	}
 	if dir := l.d.file("peers", b.Identity.ID); isDir(dir) {
+		if err := checkPinnedRoot(dir, b); err != nil {
+			return err
+		}
 		if l.d.needsRenewal(dir, b) {
 			return fmt.Errorf("%s is known already, with a certificate that is not valid now: if this machine's clock is right, sign its info-bundle on the machine with the root key (\"peerlink peer sign\"), or remove %s and ask for a new certificate, which has the same subnet", b.Identity, dir)
 		}

@@ -123,5 +123,9 @@ func (l *Locked) PublishBundle(data []byte) error {
 }
 
 func (d *Dir) publishBundle(data []byte) error {
-	return durable.Replace(d.PublishedBundle(), data, 0o644)
+	if err := durable.Replace(d.PublishedBundle(), data, 0o644); err != nil {
+		return err
+	}
+	d.renewBeside(data)
+	return nil
 }

@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"crypto"
 	"crypto/x509"
 	"errors"
 	"fmt"
@@ -109,6 +110,24 @@ func RevokedIn(b *infobundle.Bundle) RevokedKeys {
 // not valid.
 func (d *Dir) RevokedKeys() (RevokedKeys, error) {
 	return readRevokedKeys(d.file("nodeinfo", revokedKeysFile), true)
+}
+
+// CheckNotRevoked returns an error if a server key has been revoked by this node, or if that can not be
+// determined. A certificate for such a key would be refused by the peers.
+func (d *Dir) CheckNotRevoked(key crypto.PublicKey) error {
+	revoked, err := d.RevokedKeys()
+	if err != nil {
+		return err
+	}
+	return revoked.Check(key)
+}
+
+// Check returns an error if a server key of the node itself is among the keys.
+func (r RevokedKeys) Check(key crypto.PublicKey) error {
+	if _, found := r[pki.Fingerprint(key)]; found {
+		return fmt.Errorf("the server key %s has been revoked, so that peers refuse it: make a new one (\"peerlink server-cert request\")", pki.Fingerprint(key))
+	}
+	return nil
 }
 
 // readRevokedKeys reads a file of revoked keys, which may be missing.

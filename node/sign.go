@@ -120,17 +120,8 @@ func (d *Dir) checkEligible(b *infobundle.Bundle) error {
 // operator has requested the update, updatePeer also replaces nodeinfo whose date is
 // invalid or too far in the future; earlier versions accepted such dates.
 func (d *Dir) updatePeer(dir string, b *infobundle.Bundle, byOperator bool) (updated bool, err error) {
-	pinned, err := readCert(dir, "root-ca.crt")
-	if err != nil {
-		return false, fmt.Errorf("peer %s: %w", b.Identity.ID, err)
-	}
-	if !sameCertificate(pinned, b.Root) {
-		if bytes.Equal(pinned.RawSubjectPublicKeyInfo, b.Root.RawSubjectPublicKeyInfo) {
-			return false, otherCertificateError(b)
-		}
-		return false, fmt.Errorf("%s is %w (%s): "+
-			"anyone can make an info-bundle in this name, and accepting it would be a break-in, so it is refused. If its owner has lost the root key, and tells you so, \"peerlink peer replace\" replaces it",
-			b.Identity, ErrOtherRoot, pki.Fingerprint(pinned.PublicKey))
+	if err := checkPinnedRoot(dir, b); err != nil {
+		return false, err
 	}
 	old, err := knownDate(dir)
 	if err != nil {
@@ -146,6 +137,24 @@ func (d *Dir) updatePeer(dir string, b *infobundle.Bundle, byOperator bool) (upd
 		return false, err
 	}
 	return true, d.replaceNodeinfo(dir, b.Nodeinfo)
+}
+
+// checkPinnedRoot checks that an info-bundle of a known peer has the root certificate that is pinned in
+// the peer's directory.
+func checkPinnedRoot(dir string, b *infobundle.Bundle) error {
+	pinned, err := readCert(dir, "root-ca.crt")
+	if err != nil {
+		return fmt.Errorf("peer %s: %w", b.Identity.ID, err)
+	}
+	switch {
+	case sameCertificate(pinned, b.Root):
+		return nil
+	case bytes.Equal(pinned.RawSubjectPublicKeyInfo, b.Root.RawSubjectPublicKeyInfo):
+		return otherCertificateError(b)
+	}
+	return fmt.Errorf("%s is %w (%s): "+
+		"anyone can make an info-bundle in this name, and accepting it would be a break-in, so it is refused. If its owner has lost the root key, and tells you so, \"peerlink peer replace\" replaces it, with this node's root key on the machine",
+		b.Identity, ErrOtherRoot, pki.Fingerprint(pinned.PublicKey))
 }
 
 // otherCertificateError returns the error for an info-bundle with the pinned root key, but with

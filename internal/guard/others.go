@@ -139,8 +139,14 @@ func checkSuperuserShares(path string, fi fs.FileInfo) error {
 	if !known || !fi.IsDir() || fi.Mode()&fs.ModeSticky != 0 || open&0o002 == 0 && (open&0o020 == 0 || group == 0) {
 		return nil
 	}
+	if !canRestrict(path, open&0o022) {
+		return fmt.Errorf("%w; %w", noModes(path, fi.Mode()), ErrUnsafeForSuperuser)
+	}
 	return fmt.Errorf("other users can replace files in %s (mode %v), so %w: \"chmod go-w %s\", or work as another user", path, fi.Mode(), ErrUnsafeForSuperuser, path)
 }
+
+// canRestrict is [CanRestrict], except in tests of folders on media without modes.
+var canRestrict = CanRestrict
 
 // userName returns the name of a user or, if there is none, what sudo takes instead.
 func userName(uid int) string {
@@ -174,6 +180,26 @@ func CheckFolder(path string) error {
 		return err
 	}
 	return CheckOwner(path)
+}
+
+// CheckNewFolder returns an error if a folder that does not exist yet would be made on a medium without
+// file modes, where every user could replace what is in it.
+func CheckNewFolder(path string) error {
+	path, err := filepath.Abs(path)
+	if err != nil {
+		return err
+	}
+	fi, err := os.Stat(path)
+	for ; errors.Is(err, fs.ErrNotExist) && path != filepath.Dir(path); fi, err = os.Stat(path) {
+		path = filepath.Dir(path)
+	}
+	if err != nil || runtime.GOOS == "windows" {
+		return err
+	}
+	if fi.IsDir() && fi.Mode().Perm()&0o002 != 0 && fi.Mode()&fs.ModeSticky == 0 && !canRestrict(path, 0o002) {
+		return noModes(path, fi.Mode())
+	}
+	return nil
 }
 
 // CheckFolderPath returns an error if other users can create files in a folder, or replace it. The folder

@@ -208,6 +208,31 @@ func TestCheckSuperuserShares(t *testing.T) {
 	}
 }
 
+// On a medium without modes, where chmod does nothing, the remedy is a mount option, and not chmod: for root
+// in a folder that others can write to, and for everybody before a folder is made in one.
+func TestOpenMedium(t *testing.T) {
+	if runtime.GOOS == "windows" {
+		t.Skip("Windows has no file modes: skipped")
+	}
+	canRestrict = func(string, os.FileMode) bool { return false }
+	t.Cleanup(func() { canRestrict = CanRestrict })
+	stick := made(t, true, 0o777)
+	checks := map[string]func() error{"new": func() error { return CheckNewFolder(filepath.Join(stick, "a", "b")) }}
+	if os.Geteuid() == 0 {
+		checks["root"] = func() error { return CheckSuperuserShares(filepath.Join(stick, "a")) }
+	}
+	for name, check := range checks {
+		if err := check(); err == nil || !strings.Contains(err.Error(), stick+" is on a medium") || !strings.Contains(err.Error(), "umask=077") || strings.Contains(err.Error(), "chmod") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	for _, mode := range []os.FileMode{0o755, 0o777 | os.ModeSticky} {
+		if err := CheckNewFolder(filepath.Join(made(t, true, mode), "a")); err != nil {
+			t.Errorf("mode %v: %v", mode, err)
+		}
+	}
+}
+
 // For root, CanRestrict does not change the modes of files in a folder of another user, who
 // could replace them by files of root meanwhile, and not the modes of another user's files.
 func TestModesOfOthers(t *testing.T) {

@@ -194,6 +194,9 @@ func (a ServerCert) add(c *collection) error {
 		err = checkServerCSR(csr, c.d.Identity(), c.d.Root())
 	}
 	if err == nil {
+		err = c.d.CheckNotRevoked(csr.PublicKey)
+	}
+	if err == nil {
 		err = checkDays(a.Days)
 	}
 	if err != nil {

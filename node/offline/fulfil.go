@@ -31,6 +31,9 @@ func Fulfil(r *Request, key crypto.Signer, now time.Time) (*Answer, error) {
 	if err := r.checkClock(now); err != nil {
 		return nil, err
 	}
+	if err := r.checkRevoked(nil); err != nil {
+		return nil, err
+	}
 	authority := &pki.Authority{Cert: r.root, Key: key}
 	f := answerFile{header: header{answerFormat, version, r.ID}, Request: r.hash()}
 	for _, s := range r.servers {
@@ -75,7 +78,8 @@ func Fulfil(r *Request, key crypto.Signer, now time.Time) (*Answer, error) {
 // CheckConflicts checks the request for conflicts with what this machine knows: with d, which is a
 // copy of the node's directory, perhaps an old one, and with the record of the certificates that
 // were signed here ([Request.RecordSigned]). It fails if a serial number was used before, a peer
-// is known with another root certificate, or a subnet belongs to another peer. In these cases the
+// is known with another root certificate, a subnet belongs to another peer, or a server key has been
+// revoked. In these cases the
 // online machine's records are damaged or were manipulated. A certificate that is requested again
 // exactly as it was signed is no error.
 func (r *Request) CheckConflicts(ctx context.Context, d *node.Dir) error {
@@ -96,6 +100,7 @@ func (r *Request) CheckConflicts(ctx context.Context, d *node.Dir) error {
 	for _, s := range r.servers {
 		checkSerial(serialHex(s.serial))
 	}
+	errs = append(errs, r.checkRevoked(d))
 	var held *node.HeldSubnets
 	if r.Node.Type == nodetype.AccountingAuthority && len(r.peers) > 0 {
 		var err error
@@ -119,6 +124,39 @@ func (r *Request) CheckConflicts(ctx context.Context, d *node.Dir) error {
 		errs = append(errs, err)
 	}
 	return errors.Join(errs...)
+}
+
+// checkRevoked returns an error if a requested server certificate is for a key that has been revoked: in
+// d, unless d is nil, in the info-bundle that was last signed there, or in the requested one.
+func (r *Request) checkRevoked(d *node.Dir) error {
+	revoked := r.revokes()
+	if d != nil && len(r.servers) > 0 {
+		here, err := d.RevokedKeys()
+		if err != nil {
+			return err
+		}
+		last, err := lastSigned(d, time.Now())
+		if err != nil {
+			return err
+		}
+		revoked = revoked.With(here)
+		if last != nil {
+			revoked = revoked.With(last.revokes())
+		}
+	}
+	var errs []error
+	for _, s := range r.servers {
+		errs = append(errs, revoked.Check(s.csr.PublicKey))
+	}
+	return errors.Join(errs...)
+}
+
+// revokes returns the keys that the requested info-bundle revokes.
+func (r *Request) revokes() node.RevokedKeys {
+	if r.info == nil {
+		return nil
+	}
+	return node.RevokedIn(&infobundle.Bundle{Nodeinfo: r.info.files})
 }
 
 // checkPeerRoot checks that the peer of a requested certificate is not in d, or is there with the

@@ -23,38 +23,46 @@ import (
 func (a *app) bundleCommand() *cobra.Command {
 	var createJSON bool
 	create := &cobra.Command{
-		Use:   "create FILE.zip",
+		Use:   "create [FILE.zip]",
 		Short: "Write this node's info-bundle, signed with the root key",
 		Long: `Writes an info-bundle: the root certificate, and what the nodeinfo folder holds
 now, signed with the root key. Hidden files, and those that editors and file
 managers leave behind, are left out. Private keys, files with the name of a secret,
 core dumps, copies of stomp.toml, and links to files elsewhere are refused. Send
 it to the owners of the nodes that shall become peers, and again to the peers when
-the address in nodeinfo/stomp.toml changes. Nothing in it is secret.`,
-		Example: "  peerlink bundle create my-node.zip",
-		Args:    someArgs(1, 1),
+the address in nodeinfo/stomp.toml changes. Nothing in it is secret.
+
+Without FILE.zip it is the info-bundle beside the node's directory, my-node-bundle.zip
+for my-node, as "init" makes it. If an older info-bundle of this node is there, the new
+one replaces it, also if FILE.zip is another file. No other file is ever overwritten.`,
+		Example: "  peerlink -C my-node bundle create               # writes my-node-bundle.zip\n  peerlink -C my-node bundle create my-node-2.zip",
+		Args:    someArgs(0, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			d, err := a.open()
 			if err != nil {
 				return err
 			}
-			if err := checkCreatable(args[0]); err != nil {
+			path, err := a.bundleFile(args)
+			if err != nil {
+				return err
+			}
+			if err := d.CheckBundleFile(path); err != nil {
 				return err
 			}
 			key, err := a.keyForBundle(cmd.Context(), d)
 			if err != nil {
 				return err
 			}
-			if err := d.CreateBundle(cmd.Context(), args[0], key); err != nil {
+			if err := d.CreateBundle(cmd.Context(), path, key); err != nil {
 				return err
 			}
-			made := madeBundle{args[0], pki.Fingerprint(key.Public())}
+			made := madeBundle{path, pki.Fingerprint(key.Public())}
 			if err := a.result(createJSON, made, made.File); err != nil {
 				return err
 			}
 			a.warnExcluded(d)
 			a.printMessage("Send this file to the owner of the other node. They should compare the fingerprint\nwith you on another way, by telephone for example:\n\n  %s", made.Fingerprint)
-			return a.remindURLs(cmd.Context(), args[0])
+			return a.remindURLs(cmd.Context(), path)
 		},
 	}
 	jsonFlag(create, &createJSON)
@@ -78,6 +86,27 @@ the address in nodeinfo/stomp.toml changes. Nothing in it is secret.`,
 	}
 	jsonFlag(inspect, &asJSON)
 	return group("bundle", "Make and check info-bundles", a.keyFlags(create), inspect)
+}
+
+// bundleFile returns the file of a new info-bundle: the argument or, without one, the file beside the
+// node's directory.
+func (a *app) bundleFile(args []string) (string, error) {
+	if len(args) == 1 {
+		return args[0], nil
+	}
+	path := node.BundleBeside(a.dir)
+	if path == "" {
+		return "", usagef("there is nothing beside the root of the file system: name the file of the info-bundle")
+	}
+	return path, nil
+}
+
+// createBundle returns the command that makes a new info-bundle of the node.
+func (a *app) createBundle() string {
+	if node.BundleBeside(a.dir) == "" {
+		return a.commandFor("bundle create FILE.zip")
+	}
+	return a.commandFor("bundle create")
 }
 
 // warnExcluded prints the files of the nodeinfo folder that are excluded from info-bundles.

@@ -99,6 +99,9 @@ func (a *app) initNode(ctx context.Context, f initFlags) error {
 	if err := guard.CheckOwner(a.dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("the node's directory: %w", err)
 	}
+	if err := node.CheckInitFolder(a.dir); err != nil {
+		return fmt.Errorf("the node's directory: %w", err)
+	}
 	o, err := a.initOptions(ctx, f)
 	if err != nil {
 		return err

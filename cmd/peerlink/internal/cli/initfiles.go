@@ -26,7 +26,7 @@ func filesBeside(dir string) initFiles {
 	if err != nil || filepath.Dir(path) == path {
 		return initFiles{}
 	}
-	return initFiles{path + "-server.key", path + "-server.crt", path + "-bundle.zip"}
+	return initFiles{path + "-server.key", path + "-server.crt", node.BundleBeside(dir)}
 }
 
 // checkCreatable checks, before anybody types a passphrase, that the files can be made.

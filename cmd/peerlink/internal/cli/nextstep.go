@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"net"
-	"os"
 	"slices"
 	"strings"
 	"time"
@@ -119,11 +118,10 @@ func (s *situation) expirySteps() (steps []string) {
 // peeringSteps returns the steps that are missing before messages can be exchanged with peers.
 func (s *situation) peeringSteps() (steps []string) {
 	if len(s.peers) == 0 {
-		first := "make an info-bundle (\"peerlink bundle create\"), "
-		if _, err := os.Stat(s.dir.PublishedBundle()); err == nil {
-			first = "" // it was made, by "init" for example
+		if bundle := s.dir.CurrentBundle(); bundle != "" {
+			return []string{fmt.Sprintf("send the info-bundle %s to another node's owner, and add theirs (\"peerlink peer add\").", bundle)}
 		}
-		return []string{first + "exchange info-bundles with another node's owner, and add theirs (\"peerlink peer add\")."}
+		return []string{"make an info-bundle (\"peerlink bundle create\"), exchange info-bundles with another node's owner, and add theirs (\"peerlink peer add\")."}
 	}
 	for _, p := range s.peers {
 		switch p.State {

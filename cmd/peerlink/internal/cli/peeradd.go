@@ -5,8 +5,10 @@ import (
 	"crypto"
 	"errors"
 	"fmt"
-	"os"
+	"io/fs"
+	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -68,7 +70,7 @@ you, and type it, or give it with --fingerprint.`,
 				return err
 			}
 			if err := add.add(cmd.Context(), args[0]); err != nil {
-				return fmt.Errorf("%s: %w", args[0], err)
+				return named(args[0], err)
 			}
 			return add.finish(asJSON)
 		},
@@ -79,6 +81,15 @@ you, and type it, or give it with --fingerprint.`,
 	jsonFlag(c, &asJSON)
 	a.kustomizeFlag(c)
 	return a.keyFlags(c)
+}
+
+// named returns an error with the name of what the command was given, unless it has it already.
+func named(name string, err error) error {
+	var path *fs.PathError
+	if errors.As(err, &path) && path.Path == name || strings.HasPrefix(err.Error(), name+" ") || strings.HasPrefix(err.Error(), name+": ") {
+		return err
+	}
+	return fmt.Errorf("%s: %w", name, err)
 }
 
 // add does what is to be done with a file or a URL.
@@ -94,7 +105,7 @@ func (p *peerAdding) add(ctx context.Context, what string) error {
 	switch kind := kindOfFile(data); kind {
 	case bundleFile:
 		p.result.Kind = "info-bundle"
-		b, err := parseBundle(what, data)
+		b, err := infobundle.Read(data, time.Now())
 		if err != nil {
 			return err
 		}
@@ -237,16 +248,15 @@ func (p *peerAdding) printMissing() {
 		return
 	}
 	p.a.printMessage("Missing: the peer certificate from %s. As soon as you have it, or its URL:\n\n  %s\n", id, p.a.commandFor("peer add CERT-OR-URL"))
+	bundle := p.d.CurrentBundle()
+	if bundle == "" {
+		p.a.printMessage("Make a new info-bundle first: none here has what %s says now.\n\n  %s\n", filepath.Join(p.a.dir, "nodeinfo"), p.a.createBundle())
+		bundle = "the new one"
+	}
 	p.a.printMessage("Hand over to the owner of %s, unless they have it:\n", id)
 	if urls := p.d.OwnBundleURLs(); len(urls) > 0 {
 		p.a.printMessage("  your URL, from which they get both:\n    peerlink peer add %s\nor", urls[0])
 	}
-	bundle := "your info-bundle (\"peerlink bundle create\")"
-	if made := filesBeside(p.a.dir).bundle; made != "" {
-		if _, err := os.Stat(made); err == nil {
-			bundle = "your info-bundle, " + made
-		}
-	}
-	p.a.printMessage("  %s\n  their certificate, %s", bundle, p.d.IssuedFile(id))
+	p.a.printMessage("  your info-bundle, %s\n  their certificate, %s", bundle, p.d.IssuedFile(id))
 	p.a.printMessage("  by telephone, for example, the fingerprint of your root key:\n    %s", pki.Fingerprint(p.d.Root().PublicKey))
 }

@@ -64,7 +64,7 @@ func (p *peerAdding) checkForeign(data []byte) error {
 	own := p.d.Identity()
 	switch {
 	case subject == own && issuer == own && cert.IsCA:
-		return fmt.Errorf("this is the root certificate of this node itself, which is a part of its info-bundle: send %s to the other owner, who adds it", bundleOf(p.a))
+		return fmt.Errorf("this is the root certificate of this node itself, which is a part of its info-bundle: send %s to the other owner, who adds it", p.bundleOf())
 	case subject == own && issuer == own:
 		return fmt.Errorf("this is a server certificate of this node itself, which \"peerlink serve --server-cert\" uses: expected the peer certificate that another node has issued to %s", own)
 	case subject == issuer:
@@ -79,10 +79,10 @@ func (p *peerAdding) checkForeign(data []byte) error {
 	return nil
 }
 
-// bundleOf returns the name of the info-bundle that "init" has made, for messages.
-func bundleOf(a *app) string {
-	if path := filesBeside(a.dir).bundle; path != "" {
+// bundleOf returns what is to be sent instead of the root certificate.
+func (p *peerAdding) bundleOf() string {
+	if path := p.d.CurrentBundle(); path != "" {
 		return path
 	}
-	return "the info-bundle"
+	return fmt.Sprintf("the info-bundle that \"%s\" makes", p.a.createBundle())
 }

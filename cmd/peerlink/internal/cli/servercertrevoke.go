@@ -57,9 +57,9 @@ terminal it asks first, unless there is --yes.`,
 			} else {
 				a.printMessage("Revoked the key %s.", key)
 			}
-			a.printMessage("Peers learn of it from a new info-bundle. Now, where the root key is:\n\n" +
-				"  1. give each server that used the key another one (\"peerlink server-cert issue\");\n" +
-				"  2. make an info-bundle (\"peerlink bundle create\"), and publish it, or send it to all peers.")
+			a.printMessage("Peers learn of it from a new info-bundle: none that was made before has it. Now, where the root key is:\n\n"+
+				"  1. give each server that used the key another one (\"peerlink server-cert issue\");\n"+
+				"  2. make an info-bundle (\"%s\"), and publish it, or send it to all peers.", a.createBundle())
 			return a.result(asJSON, revokedKey{key, changed}, key)
 		},
 	}

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -60,7 +61,7 @@ func loadCertificate(d *node.Dir, certFile, keyFile string, log *slog.Logger) (*
 	exposedErr := guard.CheckKeyFile(keyFile) // not nil if other users can read or change the key
 	c, err := link.LoadCertificate(d, certFile, keyFile)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("%w; --server-cert and --server-key say where they are, and \"peerlink server-cert issue KEY CRT\" makes both, where the root key is", err)
+		return nil, fmt.Errorf("%w%s; --server-cert and --server-key say where they are, and \"peerlink server-cert issue KEY CRT\" makes both, where the root key is", err, besideToo(d, certFile, keyFile))
 	}
 	if err != nil {
 		return nil, err
@@ -71,4 +72,21 @@ func loadCertificate(d *node.Dir, certFile, keyFile string, log *slog.Logger) (*
 		log.Warn("the file of the server key belongs to another user", "err", err)
 	}
 	return c, nil
+}
+
+// besideToo names the files of "peerlink init" beside a node's directory that do not exist, if those of the
+// reference's container are missing, which are used in their place.
+func besideToo(d *node.Dir, certFile, keyFile string) string {
+	made := filesBeside(d.Path())
+	var missing []string
+	if certFile == containerServerCert && made.cert != "" {
+		missing = append(missing, made.cert)
+	}
+	if keyFile == containerServerKey && made.key != "" {
+		missing = append(missing, made.key)
+	}
+	if len(missing) == 0 {
+		return ""
+	}
+	return ", and there is no " + strings.Join(missing, " and no ") + " of \"peerlink init\" either"
 }
