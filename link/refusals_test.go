@@ -83,7 +83,7 @@ func TestRefusedForTheTimestamp(t *testing.T) {
 func TestRetrySoonAfterFirstRefusal(t *testing.T) {
 	t.Parallel()
 	var log strings.Builder
-	sd := &sender{peer: new(peer), refusals: newRefusals()}
+	sd := &sender{s: newShared(Config{}), peer: new(peer), refusals: newRefusals()}
 	early := &stomp.ServerError{MessageNumber: 1, Message: "The message timestamp is 8000 seconds in the future."}
 	for _, print := range []fingerprint{1, 2} {
 		for n := range 2 * maxRefusals {

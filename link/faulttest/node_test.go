@@ -157,7 +157,15 @@ func (s nodeSettings) onStore(ctx context.Context, cfg link.Config) error {
 	}
 	doorCtx, closeDoor := context.WithCancel(context.WithoutCancel(ctx))
 	doorErr := make(chan error, 1)
-	go func() { doorErr <- door.Serve(doorCtx) }()
+	bound := make(chan struct{})
+	cfg.Serving = func() { close(bound) }
+	go func() {
+		select { // as "peerlink serve" does
+		case <-bound:
+		case <-doorCtx.Done():
+		}
+		doorErr <- door.Serve(doorCtx)
+	}()
 	err = s.serve(ctx, cfg)
 	closeDoor()
 	if e := <-doorErr; err == nil {
