@@ -291,7 +291,7 @@ func TestRefusedAfterHandshake(t *testing.T) {
 	}
 	dir := func(n *linktest.Node) string { return filepath.Join(authority.Path(), "peers", n.Identity().ID) }
 	// An older copy of the directory has no record of the certificate either.
-	record := filepath.Join(authority.Path(), "certs", fmt.Sprintf("%X.pem", subCA(t, lost, authority).SerialNumber))
+	record := filepath.Join(authority.Path(), "certs", fmt.Sprintf("%X.pem", subCA(t, lost, authority).SerialNumber.Bytes()))
 	if err := errors.Join(os.RemoveAll(dir(removed)), os.RemoveAll(dir(lost)), os.Remove(record)); err != nil {
 		t.Fatal(err)
 	}
