@@ -98,7 +98,7 @@ func runExample(t *testing.T, command []string) {
 	var failures strings.Builder
 	cmd.Stderr = &failures
 	out, err := cmd.Output()
-	if err != nil || failures.Len() > 0 {
+	if err != nil { // the libraries may log the end of the connection
 		t.Fatalf("%v\n%s\n%s", err, out, failures.String())
 	}
 	if want := regexp.MustCompile(`(?m)^RejectedConfig \{.*"config_data":"number 8"`); !strings.Contains(string(out), "sent\n") || !want.Match(out) {

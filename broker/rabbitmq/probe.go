@@ -26,6 +26,7 @@ type prober struct {
 type probeChannel struct {
 	*amqp.Channel
 	live  *liveConn
+	since time.Time // when the channel was opened
 	ended <-chan *amqp.Error // receives why RabbitMQ has closed the channel
 	queue string
 }
@@ -39,6 +40,9 @@ type refusedProbe struct {
 // probePause is the time after a probe that was not permitted until the next probe on the same
 // connection. Each such probe causes an error in RabbitMQ's log.
 const probePause = time.Minute
+
+// refusalTime is longer than RabbitMQ takes to refuse a probe.
+const refusalTime = time.Second
 
 // send publishes a probe in the background, unless another one is being published, no connection
 // was opened yet, or the last probe was not permitted on the same connection and probePause is
@@ -79,7 +83,7 @@ func (p *prober) recordResult(permitted bool, err error) {
 
 // publish publishes a probe. RabbitMQ answers only if it does not permit the probe: it closes the
 // channel, and the next call of publish returns the reason. permitted is true if RabbitMQ has
-// permitted earlier probes, because their channel is still open. If RabbitMQ does not permit the
+// permitted earlier probes, because their channel is still open after refusalTime. If RabbitMQ does not permit the
 // queue or an earlier probe, err has the reply code [amqp.AccessRefused]. In all other cases it is
 // not known whether RabbitMQ permits probes.
 func (p *prober) publish(ctx context.Context) (permitted bool, err error) {
@@ -94,7 +98,7 @@ func (p *prober) publish(ctx context.Context) (permitted bool, err error) {
 		default:
 		}
 	}
-	permitted = p.current != nil
+	permitted = p.current != nil && time.Since(p.current.since) > refusalTime
 	if p.current == nil {
 		var c *probeChannel
 		l, ch, err := p.broker.publishing.open(ctx, func(_ *liveConn, ch *amqp.Channel) error {
@@ -106,7 +110,7 @@ func (p *prober) publish(ctx context.Context) (permitted bool, err error) {
 		if err != nil {
 			return false, err
 		}
-		c.Channel, c.live = ch, l
+		c.Channel, c.live, c.since = ch, l, time.Now()
 		p.current = c
 	}
 	if p.current.live.blocked() != nil {
