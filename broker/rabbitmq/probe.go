@@ -26,7 +26,7 @@ type prober struct {
 type probeChannel struct {
 	*amqp.Channel
 	live  *liveConn
-	since time.Time // when the channel was opened
+	since time.Time          // when the channel was opened
 	ended <-chan *amqp.Error // receives why RabbitMQ has closed the channel
 	queue string
 }
