@@ -40,8 +40,12 @@ type Config struct {
 	// Owner identifies the node, as in [embedded.Options], so that [DialNode] can check
 	// which node the state folder belongs to.
 	Owner    string
-	Messages Messages     // nil: all messages are stored
-	Log      *slog.Logger // nil: [slog.Default]
+	Messages Messages // nil: all messages are stored
+	// Bound is closed when the queues of the peers are bound: before that, [Door.Serve] accepts no
+	// connection, because a message for a peer whose queues are not bound yet would be taken for
+	// one without a peer. nil: Serve does not wait.
+	Bound <-chan struct{}
+	Log   *slog.Logger // nil: [slog.Default]
 }
 
 // Messages is what a [Door] needs to know about the messages of applications.
@@ -72,6 +76,7 @@ type Door struct {
 	store        *embedded.Store
 	destinations destinations
 	messages     Messages
+	bound        <-chan struct{}                         // see Config; may be nil
 	unroutable   func(*broker.Outgoing) *broker.Incoming // see [embedded.Sending]
 	passcode     *passcode
 	bounds       bounds
@@ -102,6 +107,7 @@ func open(cfg Config, b bounds) (*Door, error) {
 		store:        cfg.Store,
 		destinations: destinations{inbox: cfg.Inbox, exchanges: cfg.Exchanges},
 		messages:     cfg.Messages,
+		bound:        cfg.Bound,
 		bounds:       b,
 		log:          cfg.Log,
 		connections:  make(chan struct{}, b.connections),
@@ -267,6 +273,12 @@ func (d *Door) Serve(ctx context.Context) error {
 		}
 	})
 	defer stop()
+	if d.bound != nil {
+		select {
+		case <-d.bound:
+		case <-ctx.Done():
+		}
+	}
 	var running sync.WaitGroup
 	for _, l := range d.listeners {
 		running.Go(func() {

@@ -149,23 +149,17 @@ func (s nodeSettings) onStore(ctx context.Context, cfg link.Config) error {
 	defer store.Close()
 	cfg.Broker = store
 	kind := cfg.Dir.Identity().Type
+	bound := make(chan struct{})
+	cfg.Serving = func() { close(bound) }
 	door, err := local.Open(local.Config{
-		Store: store, StateDir: s.State, Listen: "none", Inbox: kind.Inbox(), Exchanges: kind.Outboxes(), Log: cfg.Log,
+		Store: store, Bound: bound, StateDir: s.State, Listen: "none", Inbox: kind.Inbox(), Exchanges: kind.Outboxes(), Log: cfg.Log,
 	})
 	if err != nil {
 		return err
 	}
 	doorCtx, closeDoor := context.WithCancel(context.WithoutCancel(ctx))
 	doorErr := make(chan error, 1)
-	bound := make(chan struct{})
-	cfg.Serving = func() { close(bound) }
-	go func() {
-		select { // as "peerlink serve" does
-		case <-bound:
-		case <-doorCtx.Done():
-		}
-		doorErr <- door.Serve(doorCtx)
-	}()
+	go func() { doorErr <- door.Serve(doorCtx) }()
 	err = s.serve(ctx, cfg)
 	closeDoor()
 	if e := <-doorErr; err == nil {

@@ -343,8 +343,11 @@ func serveEmbedded(ctx context.Context, f serveFlags, cfg link.Config, level *sl
 	if err != nil {
 		return err
 	}
+	bound := make(chan struct{})
+	cfg.Serving = func() { close(bound) }
 	door, err := local.Open(local.Config{
 		Store:     store,
+		Bound:     bound,
 		StateDir:  state,
 		Owner:     storeOwner(d),
 		Listen:    f.localListen,
@@ -365,15 +368,7 @@ func serveEmbedded(ctx context.Context, f serveFlags, cfg link.Config, level *sl
 	serviceCtx, stopService := context.WithCancel(ctx)
 	defer stopService()
 	doorErr := make(chan error, 1)
-	bound := make(chan struct{})
-	cfg.Serving = func() { close(bound) }
 	go func() {
-		// Applications that connect wait until the queues of the peers are bound: a message for
-		// a peer whose queues are not bound yet would be taken for one without a peer.
-		select {
-		case <-bound:
-		case <-doorCtx.Done():
-		}
 		err := door.Serve(doorCtx)
 		if err != nil {
 			stopService()

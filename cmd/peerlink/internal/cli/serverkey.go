@@ -21,8 +21,8 @@ const (
 	containerServerKey  = "/secrets/swpt-server.key"
 )
 
-// serverCertFlags adds the flags for the server certificate and its key. If they are not given,
-// serverFiles returns the default files.
+// serverCertFlags adds the flags for the server certificate and its key. For those that are not
+// given, serverFiles sets the default files.
 func serverCertFlags(c *cobra.Command, cert, key *string) {
 	flags := c.Flags()
 	const otherwise = "that of \"peerlink init\" beside the node's directory, or else "
