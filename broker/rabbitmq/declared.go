@@ -82,11 +82,11 @@ func (b *Broker) changeObjects(ctx context.Context, do func() error) error {
 }
 
 // declare declares the objects of a peer, and records the declaration. It returns the objects that
-// it has created. The caller is in changeObjects.
+// it has created, also with an error. The caller is in changeObjects.
 func (b *Broker) declare(ctx context.Context, q broker.PeerBinding) (created objects, err error) {
 	epoch, created, err := b.declareObjects(ctx, q)
 	if err != nil {
-		return objects{}, err
+		return created, err
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -99,15 +99,12 @@ func (b *Broker) declare(ctx context.Context, q broker.PeerBinding) (created obj
 // changeObjects.
 func (b *Broker) redeclare(ctx context.Context, q broker.PeerBinding) error {
 	vanished, err := b.declare(ctx, q)
-	if err != nil {
-		return err
-	}
-	b.logVanished(q, vanished)
-	return nil
+	b.logVanished(q, vanished) // also after an error: the next attempt finds them declared
+	return err
 }
 
 // declareObjects declares the objects of a peer that do not exist. It returns the epoch in
-// which they exist, and the objects that it has created.
+// which they exist, and the objects that it has created, also with an error.
 func (b *Broker) declareObjects(ctx context.Context, q broker.PeerBinding) (epoch int, created objects, err error) {
 	before := b.lastDeclaration(q.PeerID)
 	// The function may still be running after onDeclaring has returned an error, so it must
@@ -124,11 +121,12 @@ func (b *Broker) declareObjects(ctx context.Context, q broker.PeerBinding) (epoc
 		results <- r
 		return err
 	})
-	if err != nil {
-		return 0, objects{}, err
+	var r result
+	select {
+	case r = <-results:
+	default: // onDeclaring has not called the function, or it is still running
 	}
-	r := <-results
-	return r.epoch, r.created, nil
+	return r.epoch, r.created, err
 }
 
 // unbindObjects removes the binding of the peer's exchange, and the record of the

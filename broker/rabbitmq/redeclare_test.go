@@ -80,15 +80,17 @@ func TestDeletedWhileConnected(t *testing.T) {
 
 // If the objects of a peer cannot be declared after a loss of the connection, that is tried
 // again soon, not only at the next check of all peers, and the log does not report before
-// that everything is declared.
+// that everything is declared. It reports the queues that the failed attempt has declared again.
 func TestDeclaringFails(t *testing.T) {
 	s := rabbittest.Get(t)
 	log := new(logBuffer)
 	o, b := newTestClient(t, s), openTest(t, s.URL(), Options{Logger: log.logger(), checkInterval: time.Hour})
 	q := testPeer()
 	o.check(b.Bind(testContext(t), q))
-	o.check(o.ExchangeDelete(peerExchange(q), false, false))
-	o.check(o.ExchangeDeclare(peerExchange(q), "direct", true, false, false, false, nil))
+	o.check(o.ExchangeDelete(q.Exchange, false, false))
+	o.check(o.ExchangeDeclare(q.Exchange, "direct", true, false, false, false, nil))
+	_, err := o.QueueDelete(q.Queues[0], false, false, false)
+	o.check(err)
 	o.check(s.Control("close_all_connections", "test"))
 	logged := func(text string) func() error {
 		return func() error {
@@ -104,7 +106,10 @@ func TestDeclaringFails(t *testing.T) {
 		t.Errorf("the log reports that everything is declared:\n%s", log)
 	}
 	o = newTestClient(t, s)
-	o.check(o.ExchangeDelete(peerExchange(q), false, false))
+	o.check(o.ExchangeDelete(q.Exchange, false, false))
 	eventually(t, "declaring again", logged(everything))
 	o.check(o.send(q.Exchange, q.PeerID+".1", amqp.Publishing{}))
+	if n := strings.Count(log.String(), "queues="+q.Queues[0]); n != 1 {
+		t.Errorf("the log has %d records of the queue that had vanished, want 1:\n%s", n, log)
+	}
 }
