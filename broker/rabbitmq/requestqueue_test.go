@@ -63,7 +63,7 @@ func TestDeliveriesOutOfOrder(t *testing.T) {
 			if has := <-c.QueueRequests(); has != 3 {
 				return fmt.Errorf("got a request of a process with %d queues, want 3", has)
 			}
-			ds, err := c.Next(t.Context(), 10)
+			ds, err := c.Next(c.life, 10)
 			if err == nil && (len(ds) != 1 || ds[0].Tag != 2) {
 				err = fmt.Errorf("got %+v, want the delivery with tag 2", ds)
 			}
