@@ -16,11 +16,11 @@ import (
 // Limits of a response.
 const (
 	clientTimeout = 15 * time.Second
-	maxAnswer     = 16 << 20 // bytes; the rest is ignored
-	// maxValues is the maximum number of commas in an answer, which is about the number of
+	maxResponse   = 16 << 20 // bytes of the body
+	// maxValues is the maximum number of commas in a response, which is about the number of
 	// JSON values.
 	maxValues = 1_000_000
-	// maxObjects is the maximum number of JSON objects and nulls in an answer. Each can cost
+	// maxObjects is the maximum number of JSON objects and nulls in a response. Each can cost
 	// half a kilobyte of memory.
 	maxObjects = 60_000
 )
@@ -35,7 +35,8 @@ type Client struct {
 	http    *http.Client
 }
 
-// NewClient returns a client for the address of a [Server].
+// NewClient returns a client for the address of a [Server]. A request fails if the response is not
+// complete after 15 seconds.
 func NewClient(address Address) *Client {
 	return &Client{address, &http.Client{
 		Timeout: clientTimeout,
@@ -56,25 +57,26 @@ func (c *Client) Links(ctx context.Context) (*Links, error) {
 		return nil, err
 	}
 	if n := bytes.Count(body, []byte("{")) + bytes.Count(body, []byte("null")); n > maxObjects {
-		return nil, fmt.Errorf("%s: the answer is too large for one of a peerlink service: it has %d objects and nulls, expected at most %d", c.address, n, maxObjects)
+		return nil, fmt.Errorf("%s: the response is too large for one of a peerlink service: it has %d objects and nulls, expected at most %d", c.address, n, maxObjects)
 	}
 	if n := bytes.Count(body, []byte(",")); n > maxValues {
-		return nil, fmt.Errorf("%s: the answer is too large for one of a peerlink service: it has %d values, expected at most %d", c.address, n, maxValues)
+		return nil, fmt.Errorf("%s: the response is too large for one of a peerlink service: it has %d values, expected at most %d", c.address, n, maxValues)
 	}
 	l := new(Links)
 	if err := json.Unmarshal(body, l); err != nil {
-		return nil, fmt.Errorf("%s: the answer is not that of a peerlink service: %w", c.address, err)
+		return nil, fmt.Errorf("%s: the response is not that of a peerlink service: %w", c.address, err)
 	}
 	return l, nil
 }
 
-// LogLevel returns the log level.
+// LogLevel returns the log level of the service, as the service has sent it: any text, if another
+// program listens at the address.
 func (c *Client) LogLevel(ctx context.Context) (string, error) {
 	body, err := c.do(ctx, http.MethodGet, "/log-level", "")
 	return strings.TrimSpace(string(body)), err
 }
 
-// SetLogLevel changes the log level to one that [ParseLevel] accepts.
+// SetLogLevel changes the log level of the service to one that [ParseLevel] accepts.
 func (c *Client) SetLogLevel(ctx context.Context, level string) error {
 	_, err := c.do(ctx, http.MethodPut, "/log-level", level)
 	return err
@@ -91,12 +93,15 @@ func (c *Client) do(ctx context.Context, method, path, body string) ([]byte, err
 		return nil, fmt.Errorf("%w at %s: %w", ErrNoServer, c.address, err)
 	}
 	defer res.Body.Close()
-	answer, err := io.ReadAll(io.LimitReader(res.Body, maxAnswer))
+	response, err := io.ReadAll(io.LimitReader(res.Body, maxResponse+1))
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", c.address, err)
 	}
 	if res.StatusCode != http.StatusOK {
-		return nil, fmt.Errorf("%s responded with %s: %.200s", c.address, res.Status, strings.TrimSpace(string(answer)))
+		return nil, fmt.Errorf("%s responded with %s: %.200s", c.address, res.Status, strings.TrimSpace(string(response)))
 	}
-	return answer, nil
+	if len(response) > maxResponse {
+		return nil, fmt.Errorf("%s: the response is too large for one of a peerlink service: expected at most %d bytes", c.address, maxResponse)
+	}
+	return response, nil
 }

@@ -26,7 +26,7 @@ type peer struct {
 	since          time.Time // when it was first seen
 	stats          peerStats
 	in             tracker                   // what the peer sends
-	files          tracker                   // what follows from the node's directory; an empty verdict means that nothing speaks against traffic
+	files          tracker                   // what follows from the node's directory; an empty verdict means that it allows traffic
 	quotaFull      condition                 // messages from the peer wait until its quota, or the disk, has space
 	throttled      episode                   // the peer sends more than this node accepts per second
 	checkNow       wait.Broadcast            // notified when a resting link should be checked soon

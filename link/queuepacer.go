@@ -46,8 +46,9 @@ func (p *queuePacer) addSender() (remove func()) {
 // when its sender does not use the queue any more.
 func (p *queuePacer) acquire(ctx context.Context) (release func(), err error) {
 	if p.spread > 0 {
-		// All services start their senders in the same order, and must not try the same
-		// queues.
+		// Each service starts its senders in the same order. The random pause changes the
+		// order in which they try their queues, so that services that start together do
+		// not all try the same ones.
 		if err := wait.Sleep(ctx, rand.N(p.spread/32+1)); err != nil {
 			return nil, err
 		}
@@ -74,7 +75,7 @@ func (p *queuePacer) acquire(ctx context.Context) (release func(), err error) {
 	}, nil
 }
 
-// nextAllowed returns when one more queue may be acquired. The pauses grow evenly,
+// nextAllowed returns when one more queue may be acquired. The pauses grow linearly,
 // which compensates for small differences between the start times of services.
 func (p *queuePacer) nextAllowed() time.Time {
 	p.mu.Lock()
@@ -87,8 +88,8 @@ func (p *queuePacer) nextAllowed() time.Time {
 }
 
 // standbyPause returns the time until the next attempt to acquire a queue that another
-// process uses. The time is random, so that the processes that stand by get about as many
-// queues each when the other process ends.
+// process uses: a random time from half to one and a half times StandbyInterval, so that
+// the processes that stand by get about as many queues each when the other process ends.
 func (s *shared) standbyPause() time.Duration {
 	p := s.cfg.StandbyInterval
 	return p/2 + rand.N(p)

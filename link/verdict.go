@@ -151,10 +151,9 @@ func (p *peer) recordAuthenticated(root *x509.Certificate) {
 }
 
 // recordOtherRoot records that somebody was rejected whose certificate was issued by this node for
-// another root key than that of root, the pinned certificate. That tells something about the link
-// only until the peer has shown that it has the pinned key: after that it is somebody else, such as
-// one who has an earlier key of the peer, and who must not make the link look broken. The caller
-// holds mu.
+// another root key than that of root, the pinned certificate. Nothing is recorded if the peer has
+// shown already that it has the pinned key: then the client is not the peer, but for example somebody
+// who has an earlier key of the peer, and must not make the link look broken. The caller holds mu.
 func (p *peer) recordOtherRoot(root *x509.Certificate) {
 	if p.authenticated != nil && p.authenticated.Equal(root) {
 		return

@@ -46,19 +46,20 @@ func (d *Dir) FindPeer(text string) (id string, err error) {
 	return FindPeer(peers, text)
 }
 
-// minPrefix is the minimum number of hex digits by which a peer can be meant.
+// minPrefix is the minimum number of hex digits in the beginning of an ID that identifies a peer.
 const minPrefix = 4
 
 // FindPeer returns the node ID of the peer that an operator means by text: the peer's ID, its name,
 // regardless of the case of letters, or at least 4 hex digits with which the ID of only one peer
 // begins. If there is no such peer, the error wraps [ErrUnknownPeer]. If several peers could be
-// meant, the error lists them.
+// meant, the error lists them. Fewer than 4 hex digits are always an error, which does not wrap
+// ErrUnknownPeer.
 func FindPeer(peers []KnownPeer, text string) (id string, err error) {
 	if slices.ContainsFunc(peers, func(p KnownPeer) bool { return p.ID == text }) {
 		return text, nil
 	}
 	meant := func(p KnownPeer) bool { return p.Name != "" && strings.EqualFold(p.Name, text) }
-	hex := IsHex(text)
+	hex := IsHex(text) // then text is not the name of a peer, see CheckPeerName
 	if hex {
 		prefix := strings.ToLower(text)
 		meant = func(p KnownPeer) bool { return strings.HasPrefix(p.ID, prefix) }

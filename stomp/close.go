@@ -11,26 +11,26 @@ import (
 // the peer.
 const CloseTimeout = 5 * time.Second
 
-// Bounds on what is still read, and dropped, from a peer that has to receive the last
-// frame; no other bounds apply to these bytes. A peer that has read the last frame sends
-// no more. Until then it may have sent as much as a network of 10 MB/s transfers in a
-// tenth of a second. Before the session is open, a peer sends nothing but its CONNECT.
+// Bounds on what is read, and dropped, while the peer receives the last frame; the
+// [Limits] of the connection do not apply to these bytes. A peer that has read the last
+// frame is expected to send no more. lingerBytes is what a network of 10 MB/s transfers
+// in the tenth of a second that this may take. Before the session is open, a peer sends
+// nothing but its CONNECT.
 const (
 	lingerBytes         = 1 << 20
 	lingerBytesUnopened = 64 << 10
 	lingerTimeUnopened  = 2 * time.Second
 
-	// lingerGrace is how long a peer that has sent this many bytes may take to read the
-	// last frame, while nothing is read from it. (The peer need not be at fault: the
-	// kernel's buffers may contain more than lingerBytes.)
+	// lingerGrace is how long a peer that has sent more than these bounds allow may take
+	// to read the last frame, while nothing is read from it. (The peer need not be at
+	// fault: the kernel's buffers may contain more than lingerBytes.)
 	lingerGrace = time.Second
 )
 
-// Close closes the connection at once, without writing queued frames, but after a
-// CloseAfterFlush or Fail in progress has finished. All calls that wait for the
-// connection return [ErrClosed], or the earlier reason if writing had failed, and the Conn's
-// goroutine has ended when Close returns.
-// Further calls do nothing.
+// Close closes the connection without writing queued frames. If a CloseAfterFlush or Fail
+// is in progress, Close waits until that has closed the connection. All calls that wait
+// for the connection return [ErrClosed], or the earlier reason if writing had failed. The
+// Conn's goroutine has ended when Close returns. Further calls do nothing.
 func (c *Conn) Close() error {
 	if c.closeReason() != nil {
 		<-c.closed
@@ -38,6 +38,7 @@ func (c *Conn) Close() error {
 	return c.closeNow()
 }
 
+// closeNow is Close, but does not wait for a CloseAfterFlush or Fail in progress.
 func (c *Conn) closeNow() error {
 	err := c.closeWith(ErrClosed)
 	<-c.writerDone
@@ -52,6 +53,8 @@ func (c *Conn) closeWith(reason error) error {
 	return c.nc.Close()
 }
 
+// markClosed records that the connection is closed, and why, and wakes all waiting calls.
+// It returns false, and does nothing, if the connection was closed already.
 func (c *Conn) markClosed(reason error) (first bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -174,7 +177,7 @@ func (c *Conn) flushErr() error {
 // Fail sends an ERROR and closes the connection, in at most twice [CloseTimeout]. What
 // does not fit into the limits of the connection is shortened (the message) or left out. If
 // the ERROR was not written, Fail returns the reason.
-func (c *Conn) Fail(e *ServerError) error { return c.sendLast(c.limits, e.frame(c.encoder())) }
+func (c *Conn) Fail(e *ServerError) error { return c.sendLast(e.frame(c.encoder())) }
 
 // encoder returns the encoder of the connection's frames.
 func (c *Conn) encoder() encoder {
@@ -183,11 +186,12 @@ func (c *Conn) encoder() encoder {
 	return encoder{c.limits, c.raw}
 }
 
-// sendLast writes one more frame, and closes the connection.
-func (c *Conn) sendLast(l Limits, f *Frame) error {
+// sendLast writes one more frame, and closes the connection, in at most twice
+// [CloseTimeout]. If the frame was not written, sendLast returns the reason.
+func (c *Conn) sendLast(f *Frame) error {
 	ctx, cancel := context.WithTimeout(context.Background(), CloseTimeout)
 	defer cancel()
-	err := c.write(ctx, func(dst []byte) ([]byte, error) { return encoder{l, c.raw}.appendFrame(dst, f) })
+	err := c.write(ctx, func(dst []byte) ([]byte, error) { return encoder{c.limits, c.raw}.appendFrame(dst, f) })
 	if closeErr := c.CloseAfterFlush(CloseTimeout); err == nil {
 		err = closeErr
 	}

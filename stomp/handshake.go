@@ -151,7 +151,7 @@ func (c *Conn) failVersion(versions []string) error {
 	}
 	f := e.frame(c.encoder())
 	f.Headers = append(f.Headers, Header{"version", supported})
-	c.sendLast(c.limits, f)
+	c.sendLast(f)
 	return violation
 }
 

@@ -153,7 +153,7 @@ func (s *Server) Finish() error {
 	if s.disconnectReceipt == nil {
 		return s.conn.CloseAfterFlush(CloseTimeout)
 	}
-	return s.conn.sendLast(s.conn.limits, NewFrame("RECEIPT", "receipt-id", *s.disconnectReceipt))
+	return s.conn.sendLast(NewFrame("RECEIPT", "receipt-id", *s.disconnectReceipt))
 }
 
 // Disconnected reports, after Next has returned [io.EOF], whether the client has sent DISCONNECT

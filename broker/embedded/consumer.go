@@ -213,6 +213,7 @@ func (c *consumer) Confirm(tag uint64) error {
 	return nil
 }
 
+// apply removes the messages. If the queue does not exist any more, there is nothing to remove.
 func (op *confirmOp) apply(t *tx) error {
 	if err := t.removeThrough(op.queue, op.through, op.except); err != nil && !isOpError(err) {
 		return err
@@ -241,9 +242,9 @@ func (op *confirmOp) cost() (kind, quantity) { return maintenance, quantity{} }
 // was not delivered, was confirmed already, or does not exist any more. If ctx ends before
 // the move is durable, the move may or may not happen.
 func (c *consumer) DeadLetter(ctx context.Context, tag uint64, reason string) error {
-	settled, err := c.startDeadLetter(tag, reasonText(reason))
+	result, err := c.startDeadLetter(tag, reasonText(reason))
 	if err == nil {
-		if err = await(ctx, settled); err == nil || errors.Is(err, errNotDelivered) {
+		if err = await(ctx, result); err == nil || errors.Is(err, errNotDelivered) {
 			c.peerQueue.endExclusion(tag)
 		}
 	}

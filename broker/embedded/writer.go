@@ -139,9 +139,8 @@ func (w *writer) release(o op) {
 	}
 }
 
-// isCollecting reports whether the batch with this number is still being collected: operations
-// in it can be extended.
-// The caller holds w.mu.
+// isCollecting reports whether the batch with this number is still being collected, so that
+// operations in it may be changed. The caller holds w.mu.
 func (w *writer) isCollecting(number int) bool { return number == w.batchNumber && !w.closed }
 
 // take returns the batch that was collected, and begins the next one, which reuses the memory

@@ -144,7 +144,7 @@ func TestCrashWhileCollecting(t *testing.T) {
 		if !collectUntil(t, d, items, crashAt(crashes)) {
 			break
 		}
-		if waiting, err := PendingRequests(d, time.Now()); err != nil || len(waiting) != 0 {
+		if waiting, err := WaitingRequests(d, time.Now()); err != nil || len(waiting) != 0 {
 			t.Errorf("step %d: %d requests are waiting (%v)", crashes, len(waiting), err)
 		}
 		r := mustCollect(t, d, items...)

@@ -63,7 +63,7 @@
 //
 // Waiting requests are stored in db/offline ([node.RequestsFolder]). Each has a file named
 // after its ID, byte for byte the same as the transported file. If the transported file is
-// lost, it can be written again ([PendingRequests]). A request that is no longer needed can be
+// lost, it can be written again ([WaitingRequests]). A request that is no longer needed can be
 // removed ([Forget]). The reference scripts ignore additional files in db, the folder of the
 // directory's records. Operators who keep the directory in Git commit requests like other
 // records, and can collect in one clone and file in another. After filing, a file of one line

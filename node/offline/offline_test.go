@@ -35,15 +35,15 @@ func TestFilingTwice(t *testing.T) {
 	sameTree(t, n.Path(), after)
 }
 
-// If the file of a request is lost, the pending request can be written again
+// If the file of a request is lost, the waiting request can be written again
 // unchanged. The answer to a forgotten request cannot be filed, and the serial
 // numbers of that request are not used again.
 func TestLostRequest(t *testing.T) {
 	n, items, _ := fullRequest(t)
 	r := mustCollect(t, n.Dir, items...)
-	waiting, err := PendingRequests(n.Dir, time.Now())
+	waiting, err := WaitingRequests(n.Dir, time.Now())
 	if err != nil || len(waiting) != 1 || string(waiting[0].Encode()) != string(r.Encode()) {
-		t.Fatalf("the request is not pending, or has changed: %v", err)
+		t.Fatalf("the request is not waiting, or has changed: %v", err)
 	}
 	a := signed(t, waiting[0], n.Key)
 	if err := Forget(ctx, n.Dir, r.ID); err != nil {
@@ -112,7 +112,7 @@ func TestObstacles(t *testing.T) {
 	checkOutputs(t, n.Dir, r)
 }
 
-// If the reference's init has released the subnet of a pending request, filing the
+// If the reference's init has released the subnet of a waiting request, filing the
 // answer reserves it again. If another peer has got the subnet meanwhile, filing is
 // refused: no subnet ever has two peers.
 func TestReleasedSubnet(t *testing.T) {
@@ -132,7 +132,7 @@ func TestReleasedSubnet(t *testing.T) {
 			checkRecords(t, n.Dir, 2)
 			continue
 		}
-		// The reference's scripts ignore pending requests.
+		// The reference's scripts ignore waiting requests.
 		requests := filepath.Join(n.Path(), "db", "offline")
 		if err := os.Rename(requests, requests+".away"); err != nil {
 			t.Fatal(err)
@@ -170,7 +170,7 @@ func TestReleasedSubnet(t *testing.T) {
 	}
 }
 
-// Repair keeps the reserved subnets of pending requests, and releases those of
+// Repair keeps the reserved subnets of waiting requests, and releases those of
 // forgotten requests.
 func TestRepairKeepsReservations(t *testing.T) {
 	n := nodetest.New(t, aa, "aa.example.com:1234")
@@ -186,7 +186,7 @@ func TestRepairKeepsReservations(t *testing.T) {
 	}
 }
 
-// A node that became a peer while a request for its peer certificate was pending
+// A node that became a peer while a request for its peer certificate was waiting
 // keeps the certificate that it got meanwhile. A debtors agent never gets a second
 // peer.
 func TestPeeredMeanwhile(t *testing.T) {

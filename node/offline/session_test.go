@@ -84,7 +84,7 @@ func TestSession(t *testing.T) {
 			if published, err := os.ReadFile(self.PublishedBundle()); err != nil || !bytes.Equal(published, readFileT(t, out, "bundle.zip")) {
 				t.Errorf("the new info-bundle is not the one that is published (%v)", err)
 			}
-			if waiting, err := PendingRequests(self.Dir, time.Now()); err != nil || len(waiting) != 0 {
+			if waiting, err := WaitingRequests(self.Dir, time.Now()); err != nil || len(waiting) != 0 {
 				t.Errorf("%d requests are waiting (%v)", len(waiting), err)
 			}
 			for _, peer := range peers {
@@ -225,7 +225,7 @@ func unzip(t *testing.T, path string) map[string][]byte {
 	return files
 }
 
-// The answers to two pending requests can be filed in either order, with online
+// The answers to two waiting requests can be filed in either order, with online
 // signing in between, and no serial number, subnet or date is used twice.
 func TestTwoRequests(t *testing.T) {
 	for _, order := range [][]int{{0, 1}, {1, 0}} {
@@ -243,7 +243,7 @@ func TestTwoRequests(t *testing.T) {
 		for _, r := range requests {
 			answers = append(answers, signed(t, r, n.Key))
 		}
-		if waiting, err := PendingRequests(n.Dir, time.Now()); err != nil || len(waiting) != 2 {
+		if waiting, err := WaitingRequests(n.Dir, time.Now()); err != nil || len(waiting) != 2 {
 			t.Fatalf("%d requests are waiting (%v)", len(waiting), err)
 		}
 		for _, i := range order {

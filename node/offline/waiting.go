@@ -57,9 +57,9 @@ func loadWaiting(d *node.Dir, id string, now time.Time) (*Request, error) {
 	return r, nil
 }
 
-// PendingRequests returns the requests without a filed answer, sorted by ID. If it fails, it also
+// WaitingRequests returns the requests without a filed answer, sorted by ID. If it fails, it also
 // returns the requests that could be read. now is the current time.
-func PendingRequests(d *node.Dir, now time.Time) ([]*Request, error) {
+func WaitingRequests(d *node.Dir, now time.Time) ([]*Request, error) {
 	entries, err := os.ReadDir(folder(d))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil

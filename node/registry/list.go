@@ -34,7 +34,7 @@ type Entry struct {
 // Len returns the number of accounting authorities in the list.
 func (l *List) Len() int { return len(l.entries) }
 
-// Lookup returns the accounting authority with the given node ID.
+// Lookup returns the accounting authority with the given node ID, and whether the list has it.
 func (l *List) Lookup(id string) (Entry, bool) {
 	e, ok := l.entries[id]
 	return e, ok

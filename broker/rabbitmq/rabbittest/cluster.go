@@ -15,9 +15,9 @@ import (
 type Cluster struct {
 	Nodes []*Server
 
-	root, home string
-	mapperPort int
-	mapper     *process // port mapper of all nodes
+	home       string   // home directory of all nodes, in their root, which contains their common Erlang cookie
+	mapperPort int      // of the port mapper
+	mapper     *process // Erlang's port mapper (epmd), used by all nodes; nil before Start
 }
 
 // NewCluster prepares a cluster, without starting it.
@@ -33,7 +33,8 @@ func NewCluster(size int) (*Cluster, error) {
 	return c, nil
 }
 
-// conf returns the cluster's part of the configuration of the next node, name.
+// conf returns the cluster's part of the configuration of the node that is added next, under
+// this name. All nodes but the first join the first one.
 func (c *Cluster) conf(name string) string {
 	conf := "cluster_partition_handling = pause_minority\n"
 	if len(c.Nodes) == 0 {
@@ -44,7 +45,8 @@ func (c *Cluster) conf(name string) string {
 		"cluster_formation.classic_config.nodes.2 = " + name + "\n"
 }
 
-// Start starts all nodes, one after the other.
+// Start starts the port mapper and all nodes, one after the other. If Start fails, some of them
+// may be running until Remove is called.
 func (c *Cluster) Start() error {
 	first := c.Nodes[0]
 	output, err := os.OpenFile(filepath.Join(first.dir, "mapper"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
@@ -52,6 +54,8 @@ func (c *Cluster) Start() error {
 		return err
 	}
 	defer output.Close()
+	// With SHARED_MAPPER in the node's environment, the script starts only the program that it is
+	// given, which is the port mapper itself here.
 	if c.mapper, err = startProcess(first.inRoot("/bin/sh"), "epmd", first.env, output); err != nil {
 		return err
 	}
@@ -72,7 +76,8 @@ func (c *Cluster) URLs() string {
 	return strings.Join(urls, ",")
 }
 
-// Isolate disconnects a node from the others; clients still reach all nodes.
+// Isolate disconnects a node from the others; clients still reach all nodes. The node uses a wrong
+// cookie for the others from then on, so that no connection to them succeeds until Reconnect.
 func (c *Cluster) Isolate(s *Server) error {
 	return s.Control("eval", fmt.Sprintf("[begin erlang:set_cookie(N, cut_off), erlang:disconnect_node(N) end || N <- [%s]], ok.", c.others(s)))
 }
@@ -82,7 +87,8 @@ func (c *Cluster) Reconnect(s *Server) error {
 	return s.Control("eval", fmt.Sprintf("[begin erlang:set_cookie(N, erlang:get_cookie()), net_kernel:connect_node(N) end || N <- [%s]], ok.", c.others(s)))
 }
 
-// AwaitWhole waits until all nodes are connected to each other.
+// AwaitWhole waits until all nodes are connected to each other. It returns the error of rabbitmqctl
+// if a node is not connected to all others after about startTime.
 func (c *Cluster) AwaitWhole() error {
 	deadline := time.Now().Add(startTime)
 	for _, s := range c.Nodes {
@@ -100,6 +106,7 @@ func (c *Cluster) AwaitWhole() error {
 	return nil
 }
 
+// others returns the names of all nodes but s, as the elements of a list in Erlang.
 func (c *Cluster) others(s *Server) string {
 	var names []string
 	for _, other := range c.Nodes {

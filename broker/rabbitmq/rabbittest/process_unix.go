@@ -37,6 +37,8 @@ type process struct {
 	ended  chan struct{} // closed when all processes have ended
 }
 
+// startProcess runs the script with a shell, and returns when the server is running. env is the
+// environment; the script's and the server's messages are written to output.
 func startProcess(shell []string, server string, env []string, output *os.File) (*process, error) {
 	command := slices.Concat(shell, []string{"-c", script, server})
 	cmd := exec.Command(command[0], command[1:]...)

@@ -50,9 +50,7 @@ type Server struct {
 	dir      string // folder of all the node's files
 	programs string // folder of rabbitmq-server and rabbitmqctl, in the root
 	port     int
-	name     string   // of the node
-	home     string   // its home directory, in the root
-	cluster  *Cluster // the node's cluster, or nil
+	name     string // of the node
 	env      []string
 	process  *process // nil while it is not running
 }
@@ -88,7 +86,7 @@ func newServer(cluster *Cluster) (*Server, error) {
 	home, mapper := inside, ports[2]
 	if cluster != nil {
 		if len(cluster.Nodes) == 0 {
-			cluster.home, cluster.mapperPort, cluster.root = home, mapper, root
+			cluster.home, cluster.mapperPort = home, mapper
 		}
 		home, mapper = cluster.home, cluster.mapperPort
 		conf += cluster.conf(name)
@@ -113,7 +111,7 @@ func newServer(cluster *Cluster) (*Server, error) {
 		"RABBITMQ_ENABLED_PLUGINS_FILE=" + filepath.Join(inside, "enabled_plugins"),
 		"RABBITMQ_NODENAME=" + name,
 		fmt.Sprintf("RABBITMQ_DIST_PORT=%d", ports[1]),
-		// A port mapper of its own, which ends with the node.
+		// A port mapper that only this node, or its cluster, uses, and that ends with it.
 		fmt.Sprintf("ERL_EPMD_PORT=%d", mapper),
 		"ERL_EPMD_ADDRESS=127.0.0.1",
 		"RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS=" + noBusyWaiting,
@@ -124,7 +122,7 @@ func newServer(cluster *Cluster) (*Server, error) {
 	if cluster != nil {
 		env = append(env, "SHARED_MAPPER=yes")
 	}
-	return &Server{root: root, dir: dir, programs: programs, port: ports[0], name: name, home: home, cluster: cluster, env: env}, nil
+	return &Server{root: root, dir: dir, programs: programs, port: ports[0], name: name, env: env}, nil
 }
 
 // findPrograms returns the folder of RabbitMQ's own scripts. Debian's wrappers of the same

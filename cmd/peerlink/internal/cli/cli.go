@@ -310,7 +310,7 @@ func terminalOf(w any) *os.File {
 
 func isTerminal(w any) bool { return terminalOf(w) != nil }
 
-// defaultWidth is the width of a terminal that does not tell its width.
+// defaultWidth is used if the width of a terminal can not be determined.
 const defaultWidth = 80
 
 // width returns the width of the terminal to which w writes, or 0 if that is not a terminal.

@@ -100,7 +100,7 @@ func requests(a *app, _ *cobra.Command, _ []string) []string {
 	if err != nil {
 		return nil
 	}
-	waiting, _ := offline.PendingRequests(d, time.Now()) // those that can be read
+	waiting, _ := offline.WaitingRequests(d, time.Now()) // those that can be read
 	var values []string
 	for _, r := range waiting {
 		values = append(values, described(r.ID, r.Created.Local().Format(time.DateTime)))

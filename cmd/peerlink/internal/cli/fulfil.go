@@ -25,7 +25,7 @@ func (a *app) fulfilCommand() *cobra.Command {
 		Long: `Checks a request, shows everything that it asks to be signed, and signs it with
 the root key once you agree. The answer goes back to the online machine. Only the
 root key is needed here (--key); if there is a copy of the node's directory too
-(-C), the request is held against it, and you see what differs from what was last
+(-C), the request is compared with it, and you see what differs from what was last
 signed here.`,
 		Example: "  peerlink fulfil --key root-ca.key /media/stick/request.json /media/stick/answer.json",
 		Args:    someArgs(2, 2),

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"strings"
@@ -33,11 +34,16 @@ Neither file holds a secret. See docs/offline.md for a whole session.`
 	return c
 }
 
+// requestFlags are the flags of "peerlink request new".
+type requestFlags struct {
+	csrs, peers []string // paths of certificate signing requests, and of info-bundles of peers
+	bundle      string   // path of this node's new info-bundle; "" for none
+	days        int      // validity of server certificates
+	trust       trustFlags
+}
+
 func (a *app) requestNewCommand() *cobra.Command {
-	var csrs, peers []string
-	var bundle string
-	var days int
-	var t trustFlags
+	var f requestFlags
 	var asJSON bool
 	c := &cobra.Command{
 		Use:   "new REQUEST",
@@ -55,49 +61,12 @@ FILE.csr will be filed as FILE.crt.`,
 			if err := checkCreatable(args[0]); err != nil {
 				return err
 			}
-			outputs := []string{args[0]}
-			for _, path := range csrs {
-				outputs = append(outputs, certificateFor(path))
-			}
-			if bundle != "" {
-				outputs = append(outputs, bundle)
-			}
-			if err := checkDistinct(outputs...); err != nil {
+			if err := checkDistinct(append([]string{args[0]}, f.outputs()...)...); err != nil {
 				return err
 			}
-			var requested []offline.Requested
-			for _, path := range csrs {
-				data, err := readText(cmd.Context(), path, maxInputFile)
-				if err != nil {
-					return err
-				}
-				if _, err := pki.ParseCSRPEM(data); err != nil {
-					return fmt.Errorf("%s: %w", path, err)
-				}
-				requested = append(requested, offline.ServerCert{CSR: data, Days: days, File: certificateFor(path)})
-			}
-			for _, path := range peers {
-				data, err := readBounded(cmd.Context(), path, infobundle.MaxSize)
-				if err != nil {
-					return err
-				}
-				b, err := parseBundle(path, data)
-				if err != nil {
-					return err
-				}
-				if err := a.checkTrust(cmd.Context(), b, t); err != nil {
-					return fmt.Errorf("%s: %w", path, err)
-				}
-				if err := a.confirmRootKey(cmd.Context(), b, t); err != nil {
-					return fmt.Errorf("%s: %w", path, err)
-				}
-				requested = append(requested, offline.PeerCert{Bundle: data})
-			}
-			if bundle != "" {
-				requested = append(requested, offline.InfoBundle{File: bundle})
-			}
-			if len(requested) == 0 {
-				return usagef("nothing is asked for: give --csr, --peer or --bundle")
+			requested, err := a.readRequested(cmd.Context(), f)
+			if err != nil {
+				return err
 			}
 			r, err := offline.Collect(cmd.Context(), d, requested, time.Now())
 			if err != nil {
@@ -110,7 +79,7 @@ FILE.csr will be filed as FILE.crt.`,
 				return err
 			}
 			a.showItems(r)
-			if bundle != "" {
+			if f.bundle != "" {
 				a.warnExcluded(d)
 			}
 			a.printMessage("\nTake this file to the machine with the root key: \"peerlink fulfil\".")
@@ -118,17 +87,69 @@ FILE.csr will be filed as FILE.crt.`,
 		},
 	}
 	jsonFlag(c, &asJSON)
-	c.Flags().StringArrayVar(&csrs, "csr", nil, "certificate signing request `FILE` of a server, from \"peerlink server-cert request\" (repeat for several)")
-	c.Flags().IntVar(&days, "days", defaultDays, "how many days the server certificates are valid")
-	c.Flags().StringArrayVar(&peers, "peer", nil, "info-bundle `FILE` of a node that shall become a peer (repeat for several)")
-	c.Flags().StringVar(&bundle, "bundle", "", "make this node's own info-bundle, as `FILE`")
-	t.add(c)
+	c.Flags().StringArrayVar(&f.csrs, "csr", nil, "certificate signing request `FILE` of a server, from \"peerlink server-cert request\" (repeat for several)")
+	c.Flags().IntVar(&f.days, "days", defaultDays, "how many days the server certificates are valid")
+	c.Flags().StringArrayVar(&f.peers, "peer", nil, "info-bundle `FILE` of a node that shall become a peer (repeat for several)")
+	c.Flags().StringVar(&f.bundle, "bundle", "", "make this node's own info-bundle, as `FILE`")
+	f.trust.add(c)
 	return c
 }
 
-// certificateFor returns the name of the file for the certificate that is signed for the request in
+// outputs returns the paths of the files that will be made when the answer is filed.
+func (f requestFlags) outputs() []string {
+	var paths []string
+	for _, csr := range f.csrs {
+		paths = append(paths, certificatePath(csr))
+	}
+	if f.bundle != "" {
+		paths = append(paths, f.bundle)
+	}
+	return paths
+}
+
+// readRequested reads and checks the files that the flags name, and returns what the flags request:
+// at least one item. For each peer, it asks the operator to confirm the root key if necessary.
+func (a *app) readRequested(ctx context.Context, f requestFlags) ([]offline.Requested, error) {
+	var requested []offline.Requested
+	for _, path := range f.csrs {
+		data, err := readText(ctx, path, maxInputFile)
+		if err != nil {
+			return nil, err
+		}
+		if _, err := pki.ParseCSRPEM(data); err != nil {
+			return nil, fmt.Errorf("%s: %w", path, err)
+		}
+		requested = append(requested, offline.ServerCert{CSR: data, Days: f.days, File: certificatePath(path)})
+	}
+	for _, path := range f.peers {
+		data, err := readBounded(ctx, path, infobundle.MaxSize)
+		if err != nil {
+			return nil, err
+		}
+		b, err := parseBundle(path, data)
+		if err != nil {
+			return nil, err
+		}
+		if err := a.checkTrust(ctx, b, f.trust); err != nil {
+			return nil, fmt.Errorf("%s: %w", path, err)
+		}
+		if err := a.confirmRootKey(ctx, b, f.trust); err != nil {
+			return nil, fmt.Errorf("%s: %w", path, err)
+		}
+		requested = append(requested, offline.PeerCert{Bundle: data})
+	}
+	if f.bundle != "" {
+		requested = append(requested, offline.InfoBundle{File: f.bundle})
+	}
+	if len(requested) == 0 {
+		return nil, usagef("nothing is asked for: give --csr, --peer or --bundle")
+	}
+	return requested, nil
+}
+
+// certificatePath returns the name of the file for the certificate that is signed for the request in
 // the file csrPath.
-func certificateFor(csrPath string) string { return strings.TrimSuffix(csrPath, ".csr") + ".crt" }
+func certificatePath(csrPath string) string { return strings.TrimSuffix(csrPath, ".csr") + ".crt" }
 
 // showItems prints the items of a request.
 func (a *app) showItems(r *offline.Request) {
@@ -138,8 +159,8 @@ func (a *app) showItems(r *offline.Request) {
 	}
 }
 
-// showChanges prints the changes of an info-bundle that is going to be signed since the state that
-// since describes. If since is "", there is no earlier state, and nothing is printed.
+// showChanges prints how an info-bundle that is going to be signed differs from an earlier state; since
+// describes that state. If since is "", there is no earlier state, and nothing is printed.
 func (a *app) showChanges(since string, changes []offline.Change) {
 	switch {
 	case since == "":
@@ -206,7 +227,7 @@ func (a *app) requestListCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			waiting, err := offline.PendingRequests(d, time.Now())
+			waiting, err := offline.WaitingRequests(d, time.Now())
 			if asJSON {
 				return errors.Join(err, a.json(waitingRequests(waiting)))
 			}
@@ -269,7 +290,7 @@ On a terminal it asks first, unless there is --yes.`,
 				return err
 			}
 			if d.Identity().Type == nodetype.AccountingAuthority {
-				a.printMessage("If the machine with the root key has signed this request, copy %s from there to the\nsame place here: it names the subnets that were given.", node.RequestsFolder+"/"+signrecord.Name)
+				a.printMessage("If the machine with the root key has signed this request, copy %s from there to the\nsame place here: that file names the subnets that are in the signed certificates.", node.RequestsFolder+"/"+signrecord.Name)
 			}
 			return nil
 		},

@@ -48,7 +48,7 @@ func (a *app) startProgress(text string) *progress {
 // working is startProgress for what has no known size. It returns the function that stops it.
 func (a *app) working(text string) (stop func()) { return a.startProgress(text).stop }
 
-// set tells how much is done, and of how much in all, or 0 if that is not known.
+// set records how much is done, and how much there is in total; a total of 0 means that it is not known.
 func (p *progress) set(done, total int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
