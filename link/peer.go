@@ -47,7 +47,7 @@ type peer struct {
 	appliedUpdate *pendingUpdate // pendingUpdate when the peer was last reconciled
 	lastErr       string         // the last error reported, so that it is not reported at each poll
 	bound         bool           // the queues are bound
-	heir          string         // ID of the peer to which the queues of this deactivated one lead; "" if to none
+	successor     string         // ID of the peer to which the queues of this deactivated one lead; "" if to none
 	handedOver    []string       // names of these queues
 	missing       int            // consecutive polls that did not find the peer's directory
 	// rebind makes the next reconciliation bind the peer's queues even if they are

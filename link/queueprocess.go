@@ -40,8 +40,9 @@ func NewQueueSender(cfg Config, peerID, queue string) *QueueSender {
 // or nil if ctx is done. When the connection is idle ([Config.IdleTimeout]), Run closes
 // it and makes another one as soon as there is something to send. While another process
 // sends from the queue, Run waits. It returns [ErrNotActive] if the peer is not active,
-// and as soon as it is deactivated. When this node's certificate is renewed, another
-// connection replaces the first.
+// and as soon as the peer is deactivated or suspended; it also ends when the key of this node's
+// server certificate is revoked ([ErrOwnKeyRevoked]). When this node's certificate is renewed,
+// another connection replaces the first.
 //
 // After an ERROR of the peer, and after a TLS handshake that is not complete within
 // [Config.HandshakeTimeout], Run makes another connection, until eight in a row have failed
@@ -58,34 +59,40 @@ func (q *QueueSender) Run(ctx context.Context) error {
 		ctx, stop := context.WithCancelCause(ctx)
 		defer stop(nil)
 		q.wg.Go(func() { stop(q.watchPeer(ctx)) })
-		sd := q.newSender(p, q.queue)
-		defer q.queuePacer.addSender()()
-		r, failed := q.newRetries(), 0
-		for {
-			deadLetters := sd.consecutiveDeadLetters
-			ok, err := sd.attempt(ctx, graceCtx)
-			if ok || sd.consecutiveDeadLetters != deadLetters {
-				r.succeeded()
-				failed = 0
-			}
-			failed++
-			var pause time.Duration
-			switch {
-			case ctx.Err() != nil:
-				return context.Cause(ctx)
-			case sd.recordStandby(err):
-				pause, failed = q.standbyPause(), 0
-			case needsSameProcess(err) && failed < maxAttempts:
-				pause = r.pause()
-				sd.logThrottled(sd.log, slog.LevelWarn, "the connection to the peer has failed, trying again", "err", err, "pause", pause.Round(time.Millisecond))
-			default:
-				return err
-			}
-			if err := wait.Sleep(ctx, pause); err != nil {
-				return context.Cause(ctx)
-			}
-		}
+		return q.send(ctx, graceCtx, q.newSender(p, q.queue))
 	})
+}
+
+// send makes one connection after the other. It returns the error of the last one, or the cause of
+// the end of ctx.
+func (q *QueueSender) send(ctx, graceCtx context.Context, sd *sender) error {
+	defer q.queuePacer.addSender()()
+	r := q.newRetries()
+	failed := 0 // connections in a row that have ended with an error; a successful one begins a new row
+	for {
+		deadLetters := sd.consecutiveDeadLetters
+		ok, err := sd.attempt(ctx, graceCtx)
+		if ok || sd.consecutiveDeadLetters != deadLetters { // or a refused message has become a dead letter
+			r.succeeded()
+			failed = 0
+		}
+		failed++
+		var pause time.Duration
+		switch {
+		case ctx.Err() != nil:
+			return context.Cause(ctx)
+		case sd.recordStandby(err):
+			pause, failed = q.standbyPause(), 0
+		case needsSameProcess(err) && failed < maxAttempts:
+			pause = r.pause()
+			sd.logThrottled(sd.log, slog.LevelWarn, "the connection to the peer has failed, trying again", "err", err, "pause", pause.Round(time.Millisecond))
+		default:
+			return err
+		}
+		if err := wait.Sleep(ctx, pause); err != nil {
+			return context.Cause(ctx)
+		}
+	}
 }
 
 // maxAttempts is how many connections in a row [QueueSender.Run] makes that fail for a reason
@@ -120,7 +127,8 @@ func (q *QueueSender) peerState() (*peerState, error) {
 }
 
 // watchPeer checks the peer, and this node's certificate, every [Config.PollInterval]. It
-// returns when the peer is deactivated or suspended, or ctx is done.
+// returns [ErrNotActive] when the peer is deactivated or suspended, [ErrOwnKeyRevoked] when the
+// key of this node's server certificate is revoked, or the error of ctx when ctx is done.
 func (q *QueueSender) watchPeer(ctx context.Context) error {
 	for {
 		if err := q.waitForPoll(ctx); err != nil {
@@ -179,12 +187,12 @@ func (q *QueueDrainer) Run(ctx context.Context) error {
 	if p.SubCA == nil || p.Deactivated == "" {
 		return fmt.Errorf("%w: %s is %s", ErrNotDeactivated, q.peerID, p.State())
 	}
-	heir, err := q.cfg.Dir.Heir(q.peerID)
+	successor, err := q.cfg.Dir.CurrentSuccessor(q.peerID)
 	if err != nil {
 		return err
 	}
-	if heir != "" {
-		return fmt.Errorf("%w: %s was replaced by %s, which has its accounts: its messages must not be answered, send them from this queue to %s", ErrNotDeactivated, q.peerID, heir, heir)
+	if successor != "" {
+		return fmt.Errorf("%w: peer %s was replaced by %s, which has its accounts now: the messages in queue %s must not be answered, but sent to %s", ErrNotDeactivated, q.peerID, successor, q.queue, successor)
 	}
 	view, err := View(q.cfg.Dir, p)
 	if err != nil {
@@ -213,8 +221,8 @@ func (q *QueueDrainer) Run(ctx context.Context) error {
 	})
 }
 
-// runOne calls f, and waits for the goroutines that f has started, after the end of ctx for
-// up to about [Config.DrainTimeout]. It returns the error of f, or nil if ctx is done.
+// runOne calls f with ctx and a graceCtx (see graceContext), and waits for the goroutines that f
+// has started. It returns the error of f, or nil if ctx is done.
 func (s *shared) runOne(ctx context.Context, f func(ctx, graceCtx context.Context) error) error {
 	defer s.logLimiter.Close()
 	graceCtx, cancel := s.graceContext(ctx, context.WithoutCancel(ctx))

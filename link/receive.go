@@ -452,7 +452,7 @@ func (r *receiver) awaitQuota(ctx context.Context) error {
 	if r.s.quotas.AwaitQuota(endedContext, r.peer.id) == nil {
 		return nil // no need to wait
 	}
-	r.peer.quotaFull.hold(time.Now())
+	r.peer.quotaFull.observe(time.Now())
 	err := r.s.quotas.AwaitQuota(ctx, r.peer.id)
 	if err == nil {
 		r.peer.quotaFull.end()

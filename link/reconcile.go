@@ -167,7 +167,7 @@ func (r *reconciler) reconcilePeer(ctx, graceCtx context.Context, p *peer) {
 		return
 	}
 	stamp, update := r.cfg.Dir.Stamp(p.id), p.pendingUpdate.Load()
-	if p.stamp != nil && stamp == *p.stamp && update == p.appliedUpdate && !r.heirChanged(p) {
+	if p.stamp != nil && stamp == *p.stamp && update == p.appliedUpdate && !r.successorChanged(p) {
 		return
 	}
 	err := r.applyDirectory(ctx, graceCtx, p)
@@ -265,7 +265,7 @@ func (r *reconciler) applyDirectory(ctx, graceCtx context.Context, p *peer) erro
 	if np.Deactivated != "" {
 		return r.endQueues(ctx, graceCtx, p, binding, view)
 	}
-	p.heir, p.handedOver = "", nil // an operator may have undone a deactivation
+	p.successor, p.handedOver = "", nil // an operator may have undone a deactivation
 	if np.NotRemembered > 0 {
 		log.Warn("the peer has revoked more server keys than are remembered for ever: some are refused only as long as its newest info-bundle lists them", "keys", np.NotRemembered, "remembered", node.MaxRevokedKeys)
 	}
@@ -307,7 +307,7 @@ func (r *reconciler) applyDirectory(ctx, graceCtx context.Context, p *peer) erro
 	}
 	p.stopDrainers() // an operator may have undone a deactivation, although it is meant to be final
 	p.replaceState(&peerState{Peer: np, view: view, binding: binding})
-	r.startSenders(ctx, graceCtx, p, slices.Concat(binding.Queues, p.former, r.inherited(p.id)))
+	r.startSenders(ctx, graceCtx, p, slices.Concat(binding.Queues, p.former, r.queuesTakenOver(p.id)))
 	return nil
 }
 

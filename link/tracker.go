@@ -13,16 +13,18 @@ import (
 // tracker records what happens in one direction of a link, or in one queue of it, as a
 // [LinkState]. The methods are safe for concurrent use.
 type tracker struct {
-	worked atomic.Int64 // when messages last were confirmed, or a connection ended in good order; in ns since 1970
+	// worked is when messages last passed (they were confirmed by the peer, or stored by this
+	// node's broker), or when a connection last ended in good order; in ns since 1970.
+	worked atomic.Int64
 
-	mu    sync.Mutex // guards what follows
-	state LinkState  // Verdict is empty until something has happened
-	at    time.Time  // when state was last set, also to what it was
-	conns map[*openConn]struct{}
+	mu    sync.Mutex             // guards what follows
+	state LinkState              // Verdict is empty until something has happened
+	at    time.Time              // when the last event was recorded, also if the verdict stayed the same
+	conns map[*openConn]struct{} // the open connections
 }
 
-// set records an event. Since stays as it is while the verdict does, and an attempt that fails
-// counts from its beginning.
+// set records an event. s.Since is not used: the state begins now, unless the verdict stays the
+// same, or an attempt to connect has failed; then it begins when that verdict or attempt did.
 func (t *tracker) set(s LinkState) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -30,7 +32,7 @@ func (t *tracker) set(s LinkState) {
 }
 
 func (t *tracker) setLocked(s LinkState, now time.Time) {
-	t.settle(now)
+	t.endFaultIfOver(now)
 	s.Since = now
 	if t.state.Verdict == s.Verdict || t.state.Verdict == VerdictConnecting && s.Verdict.Severity() == Bad {
 		s.Since = t.state.Since
@@ -53,7 +55,7 @@ func (t *tracker) clear(verdicts ...Verdict) {
 func (t *tracker) connecting() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.settle(time.Now())
+	t.endFaultIfOver(time.Now())
 	t.state.NextAttempt = nil
 	switch t.state.Verdict {
 	case "", VerdictLinked, VerdictResting:
@@ -62,8 +64,8 @@ func (t *tracker) connecting() {
 }
 
 // opened records that a connection has begun to carry messages. The caller calls closed when it
-// carries no more. A verdict that may recur stays until more is known, see settle: the peer may
-// accept each connection, and then refuse the same message again.
+// carries no more. A fault that may recur (see recursWithin) stays until endFaultIfOver ends it: the
+// peer may accept each connection, and then refuse the same message again.
 func (t *tracker) opened(c *openConn) (closed func()) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -77,7 +79,7 @@ func (t *tracker) opened(c *openConn) (closed func()) {
 	return func() {
 		t.mu.Lock()
 		defer t.mu.Unlock()
-		t.settle(time.Now())
+		t.endFaultIfOver(time.Now())
 		delete(t.conns, c)
 	}
 }
@@ -99,34 +101,37 @@ func recursWithin(v Verdict) time.Duration {
 	case VerdictRefused, VerdictClockDiffers:
 		return steady
 	case VerdictNotRegistered, VerdictBrokerUnavailable:
-		return steady / 10 // without a message
+		return steady / 10 // recurs early: it does not depend on a certain message
 	}
 	return 0
 }
 
-// settle changes the verdict to linked if something that has happened since it was set shows that
-// it does not hold any more: messages have passed, or a connection has lasted. The caller holds mu.
-func (t *tracker) settle(now time.Time) {
+// endFaultIfOver replaces a fault by the verdict linked if something that has happened since the
+// fault was recorded shows that it is over: messages have passed, or a connection has lasted. The
+// caller holds mu.
+func (t *tracker) endFaultIfOver(now time.Time) {
 	if t.state.Verdict.Severity() != Bad {
 		return
 	}
-	hold := recursWithin(t.state.Verdict)
+	within := recursWithin(t.state.Verdict)
 	for c := range t.conns {
 		since := later(c.Since, t.at)
-		if t.workedAfter(t.at) || hold > 0 && now.Sub(since) > hold {
+		if t.workedAfter(t.at) || within > 0 && now.Sub(since) > within {
 			t.state, t.at = LinkState{Verdict: VerdictLinked, Since: since}, now
 			return
 		}
 	}
 }
 
+// workedAfter reports whether messages have passed, or a connection has ended in good order, after
+// the time at.
 func (t *tracker) workedAfter(at time.Time) bool { return t.worked.Load() > at.UnixNano() }
 
-// markWorked records that messages have passed.
+// markWorked records that messages have passed, or a connection has ended in good order.
 func (t *tracker) markWorked(now time.Time) { t.worked.Store(now.UnixNano()) }
 
-// workedSince reports whether the direction has worked after an error: messages have passed, or
-// a connection has lasted for a while.
+// workedSince reports whether the direction has worked after an error at the time at: messages
+// have passed, or a connection has lasted, or has ended in good order.
 func (t *tracker) workedSince(at, now time.Time) bool {
 	if t.workedAfter(at) {
 		return true
@@ -141,8 +146,10 @@ func (t *tracker) workedSince(at, now time.Time) bool {
 	return false
 }
 
-// staleAfter returns how long a fault is known without a connection if nothing more happens, and 0
-// if for ever: a peer that connects in vain does so every minute, and perhaps gives up.
+// staleAfter returns how long a fault is reported after it was last recorded, while there is no
+// connection; 0 means without limit. A fault with a limit is recorded again at each attempt of the
+// peer, which connects every minute until it succeeds. If it gives up, it is unknown whether the
+// fault persists.
 func staleAfter(v Verdict) time.Duration {
 	switch v {
 	case VerdictBrokerUnavailable:
@@ -153,11 +160,13 @@ func staleAfter(v Verdict) time.Duration {
 	return 0
 }
 
-// current returns the state at the time now. If nothing has happened, its verdict is empty.
+// current returns the state at the time now. If nothing has happened, its verdict is empty. The
+// verdict is [VerdictUnconfirmed] if the peer has confirmed nothing for longer than
+// unconfirmedAfter, although messages were sent.
 func (t *tracker) current(now time.Time, unconfirmedAfter time.Duration) LinkState {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.settle(now)
+	t.endFaultIfOver(now)
 	switch stale := staleAfter(t.state.Verdict); {
 	case stale > 0 && len(t.conns) == 0 && now.Sub(t.at) > stale:
 		return LinkState{}
@@ -171,7 +180,7 @@ func (t *tracker) current(now time.Time, unconfirmedAfter time.Duration) LinkSta
 		if since := c.unconfirmedSince(); !since.IsZero() && now.Sub(since) > unconfirmedAfter {
 			return LinkState{
 				Verdict: VerdictUnconfirmed, Since: since,
-				Reason: "messages were sent, and the peer confirms nothing: its broker may be unavailable, or this node's quota there full",
+				Reason: "messages were sent, and the peer confirms nothing: its broker may be unavailable, or the quota that it has for this node may be full",
 				Remedy: "ask the owner of the peer to look at its service: its applications may not consume their messages",
 			}
 		}
@@ -179,8 +188,8 @@ func (t *tracker) current(now time.Time, unconfirmedAfter time.Duration) LinkSta
 	return t.state
 }
 
-// worst returns the worst of several states and, among equals, the one that has lasted longest.
-// Those of queues that other processes serve count only if there are no others.
+// worst returns the worst of one or more states and, among equally bad ones, the one that has lasted
+// longest. [VerdictElsewhere] counts only if no state has another verdict.
 func worst(states []LinkState) LinkState {
 	if here := slices.DeleteFunc(slices.Clone(states), func(s LinkState) bool { return s.Verdict == VerdictElsewhere }); len(here) > 0 {
 		states = here
@@ -197,18 +206,19 @@ func later(a, b time.Time) time.Time {
 	return b
 }
 
-// episode is a condition that may begin and end many times a second. It counts as one until it
-// has been over for episodeGap.
+// episode records since when something is the case that may begin and end many times a second.
+// Interruptions shorter than episodeGap do not end the episode.
 type episode struct {
 	mu     sync.Mutex
-	active int       // how many connections it holds for
-	since  time.Time // when it began
-	last   time.Time // when it last held
+	active int       // how many calls of begin have not ended
+	since  time.Time // when the episode began
+	last   time.Time // when active last became less
 }
 
 const episodeGap = 10 * time.Second
 
-// begin records that the condition holds until end is called.
+// begin records that the episode lasts at least until end is called. There may be several calls of
+// begin at once, one for each connection.
 func (e *episode) begin() (end func()) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -225,21 +235,22 @@ func (e *episode) begin() (end func()) {
 	}
 }
 
-// holds reports whether the condition holds, and since when.
-func (e *episode) holds(now time.Time) (since time.Time, ok bool) {
+// current reports whether the episode lasts at the time now, and since when it does.
+func (e *episode) current(now time.Time) (since time.Time, ok bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	return e.since, e.active > 0 || now.Sub(e.last) < episodeGap
 }
 
-// condition is a condition that has a beginning and an end.
+// condition records since when something is the case that is checked only now and then.
 type condition struct {
 	mu    sync.Mutex
-	began time.Time // zero while it does not hold
+	began time.Time // the first check that found it to be the case; zero while it is not
 }
 
-// hold records that the condition holds at the time now, and returns since when it does.
-func (c *condition) hold(now time.Time) (since time.Time) {
+// observe records that a check at the time now has found the condition true. It returns the time of
+// the first such check since end was called.
+func (c *condition) observe(now time.Time) (since time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.began.IsZero() {
@@ -248,7 +259,7 @@ func (c *condition) hold(now time.Time) (since time.Time) {
 	return c.began
 }
 
-// end records that the condition does not hold.
+// end records that a check has found the condition false.
 func (c *condition) end() {
 	c.mu.Lock()
 	defer c.mu.Unlock()

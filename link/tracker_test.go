@@ -10,9 +10,9 @@ import (
 // connection is open.
 func TestTrackerFaultThatRecurs(t *testing.T) {
 	for _, c := range []struct {
-		fault   Verdict
-		opened  Verdict // at once
-		settled Verdict // after the connection has lasted
+		fault  Verdict
+		opened Verdict // at once
+		lasted Verdict // after the connection has lasted
 	}{
 		{VerdictUnreachable, VerdictLinked, VerdictLinked},
 		{VerdictRefused, VerdictRefused, VerdictLinked},
@@ -35,7 +35,7 @@ func TestTrackerFaultThatRecurs(t *testing.T) {
 		}
 		conn := &openConn{Connection: Connection{Since: time.Now()}}
 		tr.opened(conn)
-		if got := tr.current(time.Now().Add(steady+time.Second), time.Hour); got.Verdict != c.settled {
+		if got := tr.current(time.Now().Add(steady+time.Second), time.Hour); got.Verdict != c.lasted {
 			t.Errorf("%s, and then a connection that lasts: %+v", c.fault, got)
 		}
 
@@ -63,28 +63,28 @@ func TestTrackerSinceLost(t *testing.T) {
 	}
 }
 
-// What holds for a moment many times a second counts as one condition, and ends a while after the last time.
+// Events that each last for a moment count as one episode, which ends episodeGap after the last of them.
 func TestEpisode(t *testing.T) {
 	var e episode
-	if _, ok := e.holds(time.Now()); ok {
-		t.Error("holds before it has begun")
+	if _, ok := e.current(time.Now()); ok {
+		t.Error("the episode lasts before it has begun")
 	}
 	e.begin()()
-	since, ok := e.holds(time.Now())
+	since, ok := e.current(time.Now())
 	if !ok {
-		t.Fatal("does not hold")
+		t.Fatal("the episode has ended at once")
 	}
 	end := e.begin()
-	if again, ok := e.holds(time.Now().Add(time.Hour)); !ok || again != since {
-		t.Errorf("holds %v since %v, expected since %v, while it has not ended", ok, again, since)
+	if again, ok := e.current(time.Now().Add(time.Hour)); !ok || again != since {
+		t.Errorf("the episode lasts: %v, since %v, expected since %v, while it has not ended", ok, again, since)
 	}
 	end()
-	if _, ok := e.holds(time.Now().Add(episodeGap + time.Second)); ok {
-		t.Error("holds long after its end")
+	if _, ok := e.current(time.Now().Add(episodeGap + time.Second)); ok {
+		t.Error("the episode lasts long after its end")
 	}
 }
 
-// What a peer has tried in vain is forgotten when it does not try any more; what was the case last stays.
+// A fault that is found only when the peer connects is forgotten when the peer has stopped connecting; other verdicts stay.
 func TestTrackerStale(t *testing.T) {
 	for v, want := range map[Verdict]Verdict{
 		VerdictNotRegistered: "", VerdictBrokerUnavailable: "", VerdictUnreachable: VerdictUnreachable, VerdictResting: VerdictResting,
@@ -100,16 +100,16 @@ func TestTrackerStale(t *testing.T) {
 	}
 }
 
-// A condition that is looked at rarely has the beginning that was seen first.
+// A condition begins with the first check that finds it true, and later checks do not change that until it has ended.
 func TestCondition(t *testing.T) {
 	var c condition
 	first := time.Now()
-	c.hold(first)
-	if since := c.hold(first.Add(time.Hour)); since != first {
+	c.observe(first)
+	if since := c.observe(first.Add(time.Hour)); since != first {
 		t.Errorf("since %v, expected %v", since, first)
 	}
 	c.end()
-	if since := c.hold(first.Add(time.Hour)); since != first.Add(time.Hour) {
+	if since := c.observe(first.Add(time.Hour)); since != first.Add(time.Hour) {
 		t.Errorf("after its end, since %v", since)
 	}
 }

@@ -54,10 +54,10 @@ func (p *peer) inState(s *shared, in, out LinkState, now time.Time) LinkState {
 	case "", VerdictResting:
 		in = p.inferIn(in, out)
 	}
-	switch since, throttled := p.throttled.holds(now); {
+	switch since, throttled := p.throttled.current(now); {
 	case in.Verdict.Severity() == Bad:
 	case p.isQuotaFull(s):
-		return LinkState{Verdict: VerdictQuotaFull, Since: p.quotaFull.hold(now),
+		return LinkState{Verdict: VerdictQuotaFull, Since: p.quotaFull.observe(now),
 			Reason: "the messages of the peer that no application has consumed fill its quota, or the disk is almost full: no more are accepted",
 			Remedy: "see that the applications consume their messages: peerlink queue list"}
 	case throttled && in.Verdict == VerdictLinked:
@@ -151,9 +151,9 @@ func (p *peer) recordAuthenticated(root *x509.Certificate) {
 }
 
 // recordOtherRoot records that somebody was rejected whose certificate was issued by this node for
-// another root key than that of root, the pinned certificate. Nothing is recorded if the peer has
-// shown already that it has the pinned key: then the client is not the peer, but for example somebody
-// who has an earlier key of the peer, and must not make the link look broken. The caller holds mu.
+// another root key than that of root, the pinned certificate. Once the peer has shown that it has the
+// pinned key, this is not recorded: then somebody else has connected, for example with an earlier key
+// of the peer, and must not make the link look broken. The caller holds mu.
 func (p *peer) recordOtherRoot(root *x509.Certificate) {
 	if p.authenticated != nil && p.authenticated.Equal(root) {
 		return

@@ -140,8 +140,8 @@ func TestSubnetHandedOn(t *testing.T) {
 	if err != nil || p.Subnet != was.Subnet {
 		t.Errorf("the right node has the subnet %+v, %v, want %s", p, err, was.Subnet)
 	}
-	if heir, err := authority.Heir(earlier.Identity().ID); heir != right.Identity().ID || err != nil {
-		t.Errorf("what waits for the earlier peer goes to %q, %v, want the right node", heir, err)
+	if successor, err := authority.CurrentSuccessor(earlier.Identity().ID); successor != right.Identity().ID || err != nil {
+		t.Errorf("what waits for the earlier peer goes to %q, %v, want the right node", successor, err)
 	}
 	// With another subnet than the earlier peer's, the wrong node can be removed.
 	other := nodetest.New(t, ca, "ca.example.com:1234")

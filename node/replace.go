@@ -63,7 +63,7 @@ var keptFiles = []string{nameFile, noFollowFile, "queues.txt", "kustomization.ya
 // A peer with the same ID is replaced by moving its directory aside; there is no traffic with the new
 // one until the certificate that it issues is registered. Certificates for the earlier root key are not
 // accepted any more. A peer with another ID is deactivated; if the new one keeps its subnet, the messages
-// that wait for it go to the new one ([Dir.Heir]), and are answered otherwise. ReplacePeer fails if the peer with the
+// that wait for it go to the new one ([Dir.CurrentSuccessor]), and are answered otherwise. ReplacePeer fails if the peer with the
 // same ID is deactivated, which is for good.
 //
 // ReplacePeer may be interrupted at any moment, and started again. key returns the node's decrypted

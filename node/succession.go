@@ -32,10 +32,11 @@ func (d *Dir) successor(id string) (string, error) {
 	return next, err
 }
 
-// Heir returns the ID of the node to which the messages for a deactivated peer go: its successor, which
-// has its accounts, or, if that is deactivated too, the successor of that one. It returns "" if there is
-// none, so that the messages are to be answered. The node need not be a peer yet, or any more.
-func (d *Dir) Heir(id string) (string, error) {
+// CurrentSuccessor returns the ID of the node to which the messages for a deactivated peer go: the node
+// that has its accounts now, which is the first in the chain of its successors that is not deactivated.
+// It returns "" if there is none, so that the messages are to be answered. The node need not be a peer
+// yet, or any more.
+func (d *Dir) CurrentSuccessor(id string) (string, error) {
 	if err := checkID(id); err != nil {
 		return "", err
 	}

@@ -14,7 +14,7 @@ import (
 // Messages for a deactivated peer are answered only if nobody else has its accounts: not when it was replaced by a node
 // with its subnet, or that one by another, nor while such a replacement is interrupted. They are when the owner
 // ends the link with the last of them for good, and after an interrupted replacement that is given up.
-func TestHeir(t *testing.T) {
+func TestCurrentSuccessor(t *testing.T) {
 	t.Parallel()
 	authority := nodetest.New(t, aa, "aa.example.com:1234")
 	var ids []string
@@ -34,9 +34,9 @@ func TestHeir(t *testing.T) {
 		}
 		return err
 	}
-	heir := func(when string, i int, want string) {
+	checkSuccessor := func(when string, i int, want string) {
 		t.Helper()
-		if got, err := authority.Heir(ids[i]); got != want || err != nil {
+		if got, err := authority.CurrentSuccessor(ids[i]); got != want || err != nil {
 			t.Errorf("%s: messages for peer %d go to %q, %v, want %q", when, i, got, err, want)
 		}
 	}
@@ -45,12 +45,12 @@ func TestHeir(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	heir("two replacements", 0, ids[2])
-	heir("two replacements", 1, ids[2])
+	checkSuccessor("two replacements", 0, ids[2])
+	checkSuccessor("two replacements", 1, ids[2])
 	if _, err := authority.DeactivatePeer(ctx, ids[0]); err != nil {
 		t.Error(err)
 	}
-	heir("deactivated again", 0, ids[2])
+	checkSuccessor("deactivated again", 0, ids[2])
 
 	// Interrupted: the successor is recorded, and is no peer yet.
 	file := filepath.Join(authority.Path(), "peers", ids[2], "SUCCESSOR")
@@ -62,17 +62,17 @@ func TestHeir(t *testing.T) {
 		}
 	}
 	record(missing + "\n")
-	heir("interrupted", 2, missing)
+	checkSuccessor("interrupted", 2, missing)
 	if _, err := authority.DeactivatePeer(ctx, ids[2]); err != nil {
 		t.Fatal(err)
 	}
 	for i := range ids {
-		heir("the last one is deactivated", i, "")
+		checkSuccessor("the last one is deactivated", i, "")
 	}
 
 	for _, text := range []string{"", "../x\n", ids[0] + "\n"} { // the last one is a circle
 		record(text)
-		if got, err := authority.Heir(ids[2]); err == nil {
+		if got, err := authority.CurrentSuccessor(ids[2]); err == nil {
 			t.Errorf("SUCCESSOR holds %q: messages go to %q", text, got)
 		}
 	}
@@ -92,7 +92,7 @@ func TestReplacedTwice(t *testing.T) {
 			t.Errorf("replacement %d: %v", i, err)
 		}
 	}
-	if got, err := authority.Heir(r.Peer); got != next.Identity().ID || err != nil {
+	if got, err := authority.CurrentSuccessor(r.Peer); got != next.Identity().ID || err != nil {
 		t.Errorf("messages go to %q, %v", got, err)
 	}
 }

@@ -20,8 +20,8 @@ func deadLetters(t testing.TB, b broker.Broker) broker.DeadLetters {
 	return s
 }
 
-// withDeadLetters creates the queue of a peer with messages "1" to "n", and makes some of them
-// dead letters, each with its number as the reason.
+// withDeadLetters creates the queue of a peer with messages "1" to "n", and makes the chosen ones
+// dead letters, each with the reason "reason " and its number.
 func (f Fixture) withDeadLetters(t testing.TB, n int, chosen ...int) (queue string) {
 	t.Helper()
 	queue = f.queueWith(t, n)
@@ -71,7 +71,7 @@ func idsOf(messages []broker.DeadLetter) []string {
 func wantDeadLetters(t testing.TB, b broker.Broker, queue string, want ...string) {
 	t.Helper()
 	if got := bodiesOf(listDeadLetters(t, b, queue)); !slices.Equal(got, want) {
-		t.Errorf("%q are set aside in queue %s, want %q", got, queue, want)
+		t.Errorf("the dead letters of queue %[2]s are %[1]q, want %[3]q", got, queue, want)
 	}
 }
 
@@ -80,15 +80,15 @@ func wantDeadLetters(t testing.TB, b broker.Broker, queue string, want ...string
 func wantInfo(t testing.TB, b broker.Broker, queue string, waiting, dead int) broker.QueueInfo {
 	t.Helper()
 	for deadline := time.Now().Add(patience); ; time.Sleep(2 * time.Millisecond) {
-		c, err := deadLetters(t, b).Info(testContext(t), queue)
+		info, err := deadLetters(t, b).Info(testContext(t), queue)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if c.Waiting == waiting && c.DeadLetters == dead {
-			return c
+		if info.Waiting == waiting && info.DeadLetters == dead {
+			return info
 		}
 		if time.Now().After(deadline) {
-			t.Fatalf("queue %s has %+v, want %d waiting messages and %d dead letters", queue, c, waiting, dead)
+			t.Fatalf("queue %s has %+v, want %d waiting messages and %d dead letters", queue, info, waiting, dead)
 		}
 	}
 }
@@ -99,16 +99,16 @@ func wantInfo(t testing.TB, b broker.Broker, queue string, waiting, dead int) br
 func testDeadLetters(t *testing.T, f Fixture) {
 	before := time.Now().Truncate(time.Second)
 	queue := f.withDeadLetters(t, 10, 2, 5, 6, 9)
-	counted := wantInfo(t, f.Broker, queue, 6, 4)
-	if !counted.Oldest.IsZero() && (counted.Oldest.Before(before) || counted.Oldest.After(time.Now())) {
-		t.Errorf("the first message became a dead letter at %v", counted.Oldest)
+	info := wantInfo(t, f.Broker, queue, 6, 4)
+	if !info.Oldest.IsZero() && (info.Oldest.Before(before) || info.Oldest.After(time.Now())) {
+		t.Errorf("the first message became a dead letter at %v", info.Oldest)
 	}
-	if at := counted.OldestWaiting; !at.IsZero() && (at.Before(before) || at.After(time.Now())) {
+	if at := info.OldestWaiting; !at.IsZero() && (at.Before(before) || at.After(time.Now())) {
 		t.Errorf("the oldest waiting message arrived at %v", at)
 	}
 	found := listDeadLetters(t, f.Broker, queue)
 	if got := bodiesOf(found); !slices.Equal(got, []string{"2", "5", "6", "9"}) {
-		t.Fatalf("%q are set aside, want 2, 5, 6, 9", got)
+		t.Fatalf("the dead letters are %q, want 2, 5, 6, 9", got)
 	}
 	ids := idsOf(found)
 	for i, m := range found {
@@ -116,7 +116,7 @@ func testDeadLetters(t *testing.T, f Fixture) {
 			t.Errorf("the dead letter is %+v", m)
 		}
 		if m.At.Before(before) || m.At.After(time.Now()) {
-			t.Errorf("message %s was set aside at %v", m.Body, m.At)
+			t.Errorf("message %s became a dead letter at %v", m.Body, m.At)
 		}
 		if m.ID == "" || slices.Contains(ids[:i], m.ID) {
 			t.Errorf("the IDs are %q, want different ones", ids)
@@ -176,8 +176,8 @@ func testDeadLettersRetry(t *testing.T, f Fixture) {
 	wantInfo(t, f.Broker, queue, 0, 1)
 }
 
-// Drop deletes the given dead letters only. IDs of messages that do not exist are
-// reported, and the others are dropped.
+// Drop deletes the given dead letters only. If some of the IDs do not exist, it returns
+// ErrNoDeadLetter, and drops the others.
 func testDeadLettersDrop(t *testing.T, f Fixture) {
 	queue := f.withDeadLetters(t, 5, 1, 2, 3, 4)
 	ids := idsOf(listDeadLetters(t, f.Broker, queue))
@@ -213,7 +213,7 @@ func testDeadLettersRetryAgain(t *testing.T, f Fixture) {
 	for round := range 5 {
 		found := listDeadLetters(t, f.Broker, queue)
 		if len(found) != 1 {
-			t.Fatalf("round %d: %q are set aside", round, bodiesOf(found))
+			t.Fatalf("round %d: the dead letters are %q, want one", round, bodiesOf(found))
 		}
 		if n, err := deadLetters(t, f.Broker).Retry(testContext(t), queue, idsOf(found)); err != nil || n != 1 {
 			t.Fatalf("round %d: %d were retried, %v", round, n, err)
@@ -259,7 +259,7 @@ func testDeadLettersAlike(t *testing.T, f Fixture) {
 // More dead letters than fit into one step are listed, retried and dropped completely and
 // in order.
 func testDeadLettersMany(t *testing.T, f Fixture) {
-	const count = 600 // several steps
+	const count = 600 // more than brokers list, retry or drop in one step
 	var all []int
 	for n := range count {
 		all = append(all, n+1)
@@ -267,7 +267,7 @@ func testDeadLettersMany(t *testing.T, f Fixture) {
 	queue := f.withDeadLetters(t, count, all...)
 	found := listDeadLetters(t, f.Broker, queue)
 	if !slices.Equal(bodiesOf(found), numbers(1, count)) {
-		t.Fatalf("%d messages are set aside, want 1 to %d", len(found), count)
+		t.Fatalf("%d messages are dead letters, want 1 to %d", len(found), count)
 	}
 	s, ids := deadLetters(t, f.Broker), idsOf(found)
 	if n, err := s.Drop(testContext(t), queue, ids[:100]); err != nil || n != 100 {

@@ -125,6 +125,7 @@ type preparer struct {
 	err  error
 }
 
+// stmt returns a prepared statement, or nil if p.err is set then.
 func (p *preparer) stmt(sql string) *stmt {
 	if p.err != nil {
 		return nil

@@ -298,13 +298,13 @@ func TestSetAside(t *testing.T) {
 		t.Fatal(aside)
 	}
 	if a := aside[0]; a.ID != strconv.FormatUint(tags[2], 10) || string(a.Body) != "3" || a.Type != "PrepareTransfer" || a.Reason != "debtor_id is out of range" || time.Since(a.At).Abs() > time.Minute {
-		t.Errorf("set aside as %+v", a)
+		t.Errorf("the dead letter is %+v", a)
 	}
 	if r := aside[1].Reason; len(r) > maxReason+10 || !strings.HasPrefix(r, "\uFFFD\uFFFDxxx") {
 		t.Errorf("reason %.20q... of %d bytes", r, len(r))
 	}
 	if n := statsOf(t, s, "q").SetAside; n != 2 {
-		t.Errorf("%d set aside, want 2", n)
+		t.Errorf("%d dead letters, want 2", n)
 	}
 }
 

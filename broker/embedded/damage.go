@@ -63,7 +63,7 @@ func quickCheck(ctx context.Context, c *conn) error {
 func (w *writeConn) recordOpen() error {
 	err := w.commitChange(func() error { return w.exec("UPDATE store SET closed = 0") })
 	if err == nil {
-		_, _ = w.restartWAL.number() // copies the log to the file, and, unlike truncateWAL, keeps the log's space, in case the disk is full
+		_, _ = w.checkpointRestart.number() // copies the log to the file, and, unlike truncateWAL, keeps the log's space, in case the disk is full
 	}
 	return err
 }

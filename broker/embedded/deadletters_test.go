@@ -88,7 +88,7 @@ func TestRetryID(t *testing.T) {
 	}
 	wantQueued(t, s, "q")
 	if got := asideBodies(t, s, "q"); !slices.Equal(got, []string{"1"}) {
-		t.Errorf("%q are set aside, want 1", got)
+		t.Errorf("the dead letters are %q, want 1", got)
 	}
 }
 
@@ -208,7 +208,7 @@ func TestKillRetry(t *testing.T) {
 		s := openFile(t, path, Options{})
 		back, aside := queued(t, s, "q"), asideBodies(t, s, "q")
 		if len(back) < printed || !slices.Equal(append(slices.Clone(back), aside...), numbers(total)) {
-			t.Fatalf("of %d messages %d were retried, and %d are set aside; the process has printed %d", total, len(back), len(aside), printed)
+			t.Fatalf("of %d messages %d were retried, and %d are dead letters; the process has printed %d", total, len(back), len(aside), printed)
 		}
 		if err := s.Close(); err != nil {
 			t.Fatal(err)

@@ -319,10 +319,10 @@ func TestShrinksInQuota(t *testing.T) {
 	eventually(t, "free of trouble", func() bool { return s.Health() == nil })
 }
 
-// A trial writes to a new file only, and removes it: it follows no link, and links and
-// folders with the names of trial files stay. Files that a killed process has left are
+// A trial writes to a new file only, and removes it: it follows no symbolic link, and symbolic links
+// and folders with the names of trial files stay. Files that a killed process has left are
 // removed when the store is opened.
-func TestTrialFollowsNoLink(t *testing.T) {
+func TestTrialFollowsNoSymlink(t *testing.T) {
 	dir := t.TempDir()
 	store, other := filepath.Join(dir, "messages.db"), filepath.Join(dir, "other")
 	write := func(name string) {

@@ -228,10 +228,10 @@ type Store struct {
 var _ broker.Broker = (*Store)(nil)
 
 // Open opens the store in a file, and creates the file, with mode 0600, if it does not exist.
-// The directory must exist. Open returns an error for a file that was written by a newer
-// version, or an older one unless a service opens it, is not a message store, belongs to another owner ([ErrOwner]), is of another point
-// in time than its write-ahead log, or is found to be damaged. It returns [ErrFull] if there
-// is too little space to open it.
+// The directory must exist. Open returns an error for a file that is not a message store, was
+// written by a newer version (or by an older one, unless a service opens it), belongs to another
+// owner ([ErrOwner]), is of another point in time than its write-ahead log, or is found to be
+// damaged. It returns [ErrFull] if there is too little space to open it.
 func Open(path string, opts Options) (*Store, error) {
 	s, err := openOrMakeRoom(path, opts.withDefaults())
 	if err != nil {

@@ -137,7 +137,7 @@ func TestFillAndDrain(t *testing.T) {
 			t.Fatal(err)
 		}
 		tag := ds[0].Tag
-		within("set aside", func(ctx context.Context) error { return c.DeadLetter(ctx, tag, "because") })
+		within("make a dead letter", func(ctx context.Context) error { return c.DeadLetter(ctx, tag, "because") })
 		within("drop", func(ctx context.Context) error {
 			_, err := s.Drop(ctx, "q", []string{strconv.FormatUint(tag, 10)})
 			return err

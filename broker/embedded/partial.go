@@ -9,7 +9,7 @@ package embedded
 // freed space.
 func (w *writer) writeWhatFits(ops []op) (left []op, wrote bool) {
 	for len(ops) > 0 && !w.reserve.missing {
-		_ = w.db.truncateLog() // its space is needed
+		_ = w.db.truncateWAL() // the space of the write-ahead log is needed
 		part, rest := splitRows(ops, w.roomForPeers())
 		if len(part) == 0 || w.write(part) != nil {
 			break

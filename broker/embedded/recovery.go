@@ -79,13 +79,21 @@ func (w *writer) checkDisk() {
 		return
 	}
 	w.reserve.detectRemoval()
-	if free, err := w.disk.freeBytes(); w.reserve.missing && len(w.postponed) == 0 && err == nil && free+w.db.walBytes() >= w.reserve.size {
-		_ = w.db.truncateLog() // the log's space is needed for the reserve
-	}
-	if w.reserve.missing && w.disk.hasRoomForReserve(w.reserve.size) && w.reserve.create() == nil {
-		w.retryNow()
+	if w.reserve.missing {
+		w.createReserve()
 	}
 	w.disk.check(freeInFile, &w.reserve)
+}
+
+// createReserve creates the reserve if there is space, and then makes the next attempt to write
+// due.
+func (w *writer) createReserve() {
+	if free, err := w.disk.freeBytes(); err == nil && len(w.postponed) == 0 && free+w.db.walBytes() >= w.reserve.size {
+		_ = w.db.truncateWAL() // the space of the write-ahead log is needed for the reserve
+	}
+	if w.disk.hasRoomForReserve(w.reserve.size) && w.reserve.create() == nil {
+		w.retryNow()
+	}
 }
 
 // retryNow makes the next attempt due immediately.
@@ -117,12 +125,14 @@ func (w *writer) recordFailure(err error) {
 		return
 	}
 	w.trouble.Store(&Trouble{Since: time.Now(), Err: err})
-	w.log.Error("can not write the message store; nothing is lost or confirmed, trying again", "err", err)
+	w.log.Error("can not write the message store, trying again; nothing is confirmed until it can be written", "err", err)
 }
 
 // recordRecovery ends the trouble.
 func (w *writer) recordRecovery() {
-	w.pause, w.retry, w.retryTimer, w.onlyCollecting, w.unwritten = 0, time.Time{}, nil, false, need{}
+	w.pause, w.retry, w.retryTimer = 0, time.Time{}, nil
+	w.onlyCollecting = false
+	w.unwritten = need{}
 	w.setRefusing(nil)
 	if t := w.trouble.Swap(nil); t != nil {
 		w.log.Info("the message store can be written again", "after", time.Since(t.Since).Round(time.Millisecond))

@@ -66,7 +66,7 @@ func (w *writer) checkRoomFor(n need) error {
 	}
 	err := w.disk.checkRoom(n.kind, n.bytes)
 	if err != nil && w.db.walBytes() > 0 {
-		_ = w.db.truncateLog() // while space is missing, that of the log is needed for messages
+		_ = w.db.truncateWAL() // while space is missing, that of the write-ahead log is needed for messages
 		err = w.disk.checkRoom(n.kind, n.bytes)
 	}
 	return err

@@ -95,7 +95,7 @@ func TestSendUnroutable(t *testing.T) {
 	}
 	wantQueued(t, s, "inbox", "answer")
 	if got := asideBodies(t, s, queue); !slices.Equal(got, []string{"2", "3"}) {
-		t.Fatalf("%q are set aside", got)
+		t.Fatalf("the dead letters are %q", got)
 	}
 	if n, err := s.Retry(testContext(t), queue, []string{"1", "2", "9"}); n != 0 || !errors.Is(err, broker.ErrUnroutable) || !errors.Is(err, broker.ErrNoDeadLetter) {
 		t.Errorf("without a binding, %d messages were retried, %v", n, err)
@@ -106,6 +106,6 @@ func TestSendUnroutable(t *testing.T) {
 	}
 	wantQueued(t, s, "q", "2", "3")
 	if got := asideBodies(t, s, queue); len(got) > 0 {
-		t.Errorf("%q are set aside", got)
+		t.Errorf("the dead letters are %q", got)
 	}
 }

@@ -36,7 +36,7 @@ func (w *writer) shrinkFile(freeInFile int64) (int64, error) {
 		if w.db.walBytes() >= shrinkThresholdShort {
 			// The log is truncated first, because shrinking writes to it. If a reader prevents
 			// that, the steps below may fail because of missing space, and are then halved.
-			_ = w.db.truncateLog()
+			_ = w.db.truncateWAL()
 		}
 	case w.active || freeInFile < w.db.fileBytes()/2:
 		return freeInFile, nil
@@ -79,7 +79,7 @@ func (w *writeConn) releasePages(step int64) error {
 	if err != nil {
 		return err
 	}
-	return w.truncateLog()
+	return w.truncateWAL()
 }
 
 // fileBytes and walBytes return the sizes of the file and of its write-ahead log.

@@ -53,7 +53,7 @@ func TestTransaction(t *testing.T) {
 	wantQueued(t, s, "q", "1")
 	wantQueued(t, s, "inbox", "b")
 	if got := slices.Concat(asideBodies(t, s, "q"), asideBodies(t, s, UnroutableQueue("to_debtors"))); !slices.Equal(got, []string{"3", "2"}) {
-		t.Errorf("set aside: %q", got)
+		t.Errorf("the dead letters are %q", got)
 	}
 }
 

@@ -39,20 +39,20 @@ type writeConn struct {
 	version    int64    // PRAGMA data_version: changes when another connection commits
 	catalog    *catalog // nil: must be read from the file
 
-	begin, commit, rollback           *stmt
-	truncateWAL, restartWAL           *stmt // return 1 if another connection prevents truncating or restarting
-	dataVersion                       *stmt
-	freePages                         *stmt
-	applicationID                     *stmt
-	allQueues, allBindings            *stmt
-	queueState, addQueue, updateQueue *stmt
-	insert, insertMany                *stmt
-	removeRange, moveToDeadLetters    *stmt
-	minSeq                            *stmt
-	moveBack, removeDeadLetters       *stmt
-	addDeadLetterRow, routingKey      *stmt
-	bind, unbind                      *stmt
-	allUsage, addUsage                *stmt
+	begin, commit, rollback               *stmt
+	checkpointTruncate, checkpointRestart *stmt // return 1 if another connection prevents truncating or restarting
+	dataVersion                           *stmt
+	freePages                             *stmt
+	applicationID                         *stmt
+	allQueues, allBindings                *stmt
+	queueState, addQueue, updateQueue     *stmt
+	insert, insertMany                    *stmt
+	removeRange, moveToDeadLetters        *stmt
+	minSeq                                *stmt
+	moveBack, removeDeadLetters           *stmt
+	addDeadLetterRow, routingKey          *stmt
+	bind, unbind                          *stmt
+	allUsage, addUsage                    *stmt
 }
 
 // openWriteConn opens a store's file for writing, and creates it if it does not exist. It makes
@@ -149,9 +149,9 @@ func (w *writeConn) prepareStatements() error {
 	w.commit = p.stmt("COMMIT")
 	w.rollback = p.stmt("ROLLBACK")
 	w.dataVersion = p.stmt("PRAGMA data_version")
-	w.truncateWAL = p.stmt("PRAGMA wal_checkpoint(TRUNCATE)")
+	w.checkpointTruncate = p.stmt("PRAGMA wal_checkpoint(TRUNCATE)")
 	w.applicationID = p.stmt("PRAGMA application_id")
-	w.restartWAL = p.stmt("PRAGMA wal_checkpoint(RESTART)")
+	w.checkpointRestart = p.stmt("PRAGMA wal_checkpoint(RESTART)")
 	w.freePages = p.stmt("PRAGMA freelist_count")
 	w.allQueues = p.stmt("SELECT id, name, next_seq FROM queues")
 	w.allBindings = p.stmt("SELECT peer, exchange, binding_key, fanout, queue FROM bindings")
@@ -247,13 +247,13 @@ func (w *writeConn) boundWAL(limit int64) error {
 	// Another process may be reading for hours. Wait for it only each time that the log
 	// has doubled, not after every transaction.
 	w.retryTruncateAt = 2 * size
-	return w.truncateLog()
+	return w.truncateWAL()
 }
 
-// truncateLog checkpoints the write-ahead log, and truncates it to 0 bytes unless another
+// truncateWAL checkpoints the write-ahead log, and truncates it to 0 bytes unless another
 // connection prevents that, which is no error.
-func (w *writeConn) truncateLog() error {
-	busy, err := w.truncateWAL.number()
+func (w *writeConn) truncateWAL() error {
+	busy, err := w.checkpointTruncate.number()
 	if err == nil && busy == 0 {
 		w.retryTruncateAt = 0
 	}

@@ -139,8 +139,8 @@ func (w *writer) release(o op) {
 	}
 }
 
-// isCollecting reports whether the batch with this number is still being collected, so that
-// operations in it may be changed. The caller holds w.mu.
+// isCollecting reports whether the batch with this number is still being collected: operations
+// in it can be extended. The caller holds w.mu.
 func (w *writer) isCollecting(number int) bool { return number == w.batchNumber && !w.closed }
 
 // take returns the batch that was collected, and begins the next one, which reuses the memory
@@ -179,7 +179,7 @@ func (w *writer) run(ctx context.Context) {
 		}
 		closing := ctx.Err() != nil
 		ops = w.take(ops, closing)
-		w.work(ops, closing)
+		w.writeOrPostpone(ops, closing)
 		if closing {
 			w.failPostponed()
 			return
@@ -194,18 +194,13 @@ func (w *writer) wait() error {
 	return w.err
 }
 
-// work writes the postponed and the new operations in one transaction. If that fails, they
-// are postponed, and retried after a pause:
+// writeOrPostpone writes the postponed and the new operations in one transaction. If that fails,
+// it does what postpone describes.
 //
-//   - Unless the reason is a lock of another process, messages of applications are refused.
-//   - If it is missing space or an error of the disk, operations of the kind maintenance are
-//     tried without the others.
-//   - If it is missing space, as many messages of peers are written as there is space for.
-//
-// If no operation is postponed, new messages of peers are tried before the pause is over: the
-// operation that failed may have been a message of an application, for which more space must be
-// free.
-func (w *writer) work(ops []op, closing bool) {
+// While operations are postponed, they are tried again after a pause. If none is, new messages of
+// peers are tried before the pause is over: the operation that failed may have been a message of
+// an application, for which more space must be free.
+func (w *writer) writeOrPostpone(ops []op, closing bool) {
 	if len(w.postponed) > 0 {
 		ops = append(w.postponed, ops...)
 	}
@@ -220,36 +215,50 @@ func (w *writer) work(ops []op, closing bool) {
 		ops = w.refuse(ops, err)
 		peersOnly = needOf(ops).kind == fromPeer
 	}
-	tried := due || peersOnly
-	if tried {
-		ops = w.refuseIfNoRoom(ops)
-		if err = w.checkRoom(ops); err == nil {
-			err = w.findReason(w.write(ops), needOf(ops).bytes)
-		}
-		if w.disk.needsCheck() {
-			if freeInFile, err := w.db.freeInFile(); err == nil {
-				w.disk.check(freeInFile, &w.reserve)
-			}
-		}
-		if err == nil {
-			w.postponed, w.retryTimer, w.onlyCollecting = nil, nil, false
-			if due {
-				w.tryRecovery()
-			}
-			return
+	if !due && !peersOnly {
+		w.postpone(ops, err, false)
+		return
+	}
+	if ops, err = w.writeTogether(ops); err != nil {
+		w.postpone(ops, err, true)
+		return
+	}
+	w.postponed, w.retryTimer, w.onlyCollecting = nil, nil, false
+	if due {
+		w.tryRecovery()
+	}
+}
+
+// writeTogether writes the operations in one transaction, if there is space for their messages.
+// It first refuses the messages of applications if there is space only for those of peers. It
+// returns the operations that were not refused, none of which is written if there is an error.
+func (w *writer) writeTogether(ops []op) ([]op, error) {
+	ops = w.refuseIfNoRoom(ops)
+	err := w.checkRoom(ops)
+	if err == nil {
+		err = w.findReason(w.write(ops), needOf(ops).bytes)
+	}
+	if w.disk.needsCheck() {
+		if freeInFile, err := w.db.freeInFile(); err == nil {
+			w.disk.check(freeInFile, &w.reserve)
 		}
 	}
+	return ops, err
+}
+
+// postpone handles operations that cannot be written together because of err: writing them has
+// failed now (tried), or an earlier attempt has, and the pause after it is not over.
+//
+//   - Unless the reason is a lock of another process, messages of applications are refused.
+//   - If it is missing space or an error of the disk, operations of the kind maintenance are
+//     written without the others.
+//   - If it is missing space, as many messages of peers are written as there is space for.
+//
+// The operations that are left are postponed until the next attempt.
+func (w *writer) postpone(ops []op, err error, tried bool) {
 	w.onlyCollecting = !allowsMaintenance(err)
 	if tried {
-		unwritten := needOf(ops)
-		if !w.onlyCollecting && unwritten.kind == maintenance {
-			ops, w.onlyCollecting = w.writeMaintenance(ops)
-		}
-		if len(ops) > 0 {
-			w.unwritten.raiseTo(unwritten)
-			w.recordFailure(err)
-			w.setRetry()
-		}
+		ops = w.recordFailedWrite(ops, err)
 	}
 	if !w.onlyCollecting {
 		ops = w.refuse(ops, err)
@@ -272,10 +281,26 @@ func (w *writer) work(ops []op, closing bool) {
 	}
 }
 
+// recordFailedWrite records that writing the operations together has failed with err, and returns
+// those that are still to be written. If all are of the kind maintenance, it first tries
+// writeMaintenance, which can free space; if that writes them, nothing has failed.
+func (w *writer) recordFailedWrite(ops []op, err error) []op {
+	unwritten := needOf(ops)
+	if !w.onlyCollecting && unwritten.kind == maintenance {
+		ops, w.onlyCollecting = w.writeMaintenance(ops)
+	}
+	if len(ops) > 0 {
+		w.unwritten.raiseTo(unwritten)
+		w.recordFailure(err)
+		w.setRetry()
+	}
+	return ops
+}
+
 // restartWAL checkpoints and restarts the write-ahead log, so that its space is reused.
-// Errors are ignored, here and elsewhere: SQLite then keeps the log, and copies its pages to the
-// file again in the next checkpoint.
-func (w *writer) restartWAL() { _, _ = w.db.restartWAL.number() }
+// Errors are ignored, as those of most calls of truncateWAL: SQLite then keeps the log, and copies
+// its pages to the file again in the next checkpoint.
+func (w *writer) restartWAL() { _, _ = w.db.checkpointRestart.number() }
 
 // write commits operations in one transaction. If it succeeds, write reports the results to
 // the callers and notifies consumers; otherwise it finishes no operation, and all of them

@@ -122,18 +122,13 @@ func (br *browser) close() {
 
 // count returns the number of messages of the queue that are not delivered to a consumer.
 func (br *browser) count(ctx context.Context) (int, error) {
-	var n int
-	if err := br.broker.onDeclaring(ctx, func(d declarer) error {
-		count, exists, err := d.count(br.queue)
+	return declarerResult(ctx, br.broker, func(d declarer) (int, error) {
+		n, exists, err := d.count(br.queue)
 		if err == nil && !exists {
 			err = broker.ErrNoQueue
 		}
-		n = count
-		return err
-	}); err != nil {
-		return 0, err // do not return n: an abandoned call may still write it
-	}
-	return n, nil
+		return n, err
+	})
 }
 
 // next consumes the next messages. It returns nil at the end.

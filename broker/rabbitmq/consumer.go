@@ -32,7 +32,7 @@ func (b *Broker) Consume(ctx context.Context, queue string) (broker.Consumer, er
 	}
 	c, err := b.consume(ctx, queue)
 	if hasReplyCode(err, amqp.NotFound) {
-		switch declared, failed := b.declareAgain(ctx, queue, anyEpoch); {
+		switch declared, failed := b.redeclareFor(ctx, queue, anyEpoch); {
 		case failed != nil:
 			err = failed
 		case declared:

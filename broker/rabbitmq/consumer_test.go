@@ -62,7 +62,7 @@ func TestDeadLetterProperties(t *testing.T) {
 	setAsideNext(t, c, "\xff"+strings.Repeat("x", 2*maxReason))
 	d := o.take(q.Queues[0]+".XQ", 1)[0]
 	if at, ok := d.Headers[headerTime].(time.Time); !ok || time.Since(at).Abs() > testLimit {
-		t.Errorf("set aside at %v", d.Headers[headerTime])
+		t.Errorf("the dead letter has the time %v", d.Headers[headerTime])
 	}
 	headers[headerTime] = d.Headers[headerTime]
 	headers[headerReason], headers[headerExchange], headers[headerRoutingKey] = "\uFFFD"+strings.Repeat("x", maxReason-1), q.Exchange, q.PeerID+".1"

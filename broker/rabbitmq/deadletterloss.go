@@ -250,16 +250,11 @@ func (b *Broker) countQueue(ctx context.Context, queue string) (n int, exists bo
 		n      int
 		exists bool
 	}
-	counted := make(chan count, 1) // a channel, since the function may still run after onDeclaring has returned an error
-	if err := b.onDeclaring(ctx, func(d declarer) error {
+	c, err := declarerResult(ctx, b, func(d declarer) (count, error) {
 		n, exists, err := d.count(queue)
-		counted <- count{n, exists}
-		return err
-	}); err != nil {
-		return 0, false, err
-	}
-	c := <-counted
-	return c.n, c.exists, nil
+		return count{n, exists}, err
+	})
+	return c.n, c.exists, err
 }
 
 // consumes reports whether this process has a consumer of a queue.

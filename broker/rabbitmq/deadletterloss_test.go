@@ -143,7 +143,7 @@ func TestMissing(t *testing.T) {
 	}
 }
 
-// Messages that RabbitMQ drops are detected also if each of them was set aside by another
+// Messages that RabbitMQ drops are detected also if each of them was made a dead letter by another
 // consumer, as with a peer that ends the connection whenever it refuses a message.
 func TestMissingAcrossConsumers(t *testing.T) {
 	s := rabbittest.Get(t)

@@ -56,7 +56,7 @@ func (p *deadLetterPublisher) publish(ctx context.Context, d amqp.Delivery, reas
 	ok, err := p.to.publish(ctx, deadLetterCopy(d, reason))
 	if err == nil && !ok {
 		// The dead-letter queue was deleted.
-		err = b.onDeclaring(ctx, func(d declarer) error { return d.declareQueue(p.to.queue, nil) })
+		err = b.withDeclarer(ctx, func(d declarer) error { return d.declareQueue(p.to.queue, nil) })
 		if err == nil {
 			ok, err = p.to.publish(ctx, deadLetterCopy(d, reason))
 		}

@@ -20,46 +20,50 @@ var _ broker.DeadLetters = (*Broker)(nil)
 // delivered to a consumer and not acknowledged. Info does not look at messages, so Oldest is
 // zero. It returns [broker.ErrNoQueue] if none of the queues exists.
 func (b *Broker) Info(ctx context.Context, queue string) (broker.QueueInfo, error) {
-	var c broker.QueueInfo
+	var info broker.QueueInfo
 	err := checkDeadLetterNames(queue, b.opts.DeadLetterSuffix)
 	if err == nil {
-		err = b.onDeclaring(ctx, func(d declarer) error {
-			waiting, exists, err := d.count(queue)
-			if err != nil {
-				return err
-			}
-			c = broker.QueueInfo{Waiting: waiting}
-			var warnings []string
-			warn := func(name string, usual amqp.Table) {
-				if risk := riskOf(d.arguments(name, usual)); risk != "" {
-					warnings = append(warnings, fmt.Sprintf("queue %s: %s", name, risk))
-				}
-			}
-			if exists {
-				warn(queue, deadLettering(queue))
-			}
-			for _, name := range b.deadLetterQueues(queue) {
-				deadLetters, hasQueue, err := d.count(name)
-				if err != nil {
-					return err
-				}
-				if hasQueue && name == b.deadLetterQueue(queue) {
-					warn(name, nil)
-				}
-				c.DeadLetters += deadLetters
-				exists = exists || hasQueue
-			}
-			if !exists {
-				return broker.ErrNoQueue
-			}
-			c.Warning = strings.Join(warnings, "; ")
-			return nil
-		})
+		info, err = declarerResult(ctx, b, func(d declarer) (broker.QueueInfo, error) { return d.info(queue) })
 	}
 	if err != nil {
 		return broker.QueueInfo{}, fmt.Errorf("count messages of queue %s: %w", queue, err)
 	}
-	return c, nil
+	return info, nil
+}
+
+// info counts the messages of a queue and of its dead-letter queues, and warns of arguments because
+// of which RabbitMQ may drop messages.
+func (d declarer) info(queue string) (info broker.QueueInfo, err error) {
+	var exists bool
+	if info.Waiting, exists, err = d.count(queue); err != nil {
+		return info, err
+	}
+	var warnings []string
+	warn := func(name string, usual amqp.Table) {
+		if risk := riskOf(d.arguments(name, usual)); risk != "" {
+			warnings = append(warnings, fmt.Sprintf("queue %s: %s", name, risk))
+		}
+	}
+	if exists {
+		warn(queue, deadLettering(queue))
+	}
+	b := d.live.broker
+	for _, name := range b.deadLetterQueues(queue) {
+		deadLetters, hasQueue, err := d.count(name)
+		if err != nil {
+			return info, err
+		}
+		if hasQueue && name == b.deadLetterQueue(queue) {
+			warn(name, nil)
+		}
+		info.DeadLetters += deadLetters
+		exists = exists || hasQueue
+	}
+	if !exists {
+		return info, broker.ErrNoQueue
+	}
+	info.Warning = strings.Join(warnings, "; ")
+	return info, nil
 }
 
 // List iterates over the dead letters of a queue: those of a [broker.Consumer], and those

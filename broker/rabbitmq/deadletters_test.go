@@ -56,7 +56,7 @@ func TestDeadLettersOfOthers(t *testing.T) {
 	o.check(o.send("", queue+".XQ", put, put))
 	found := asideIn(t, b, queue)
 	if len(found) != 3 {
-		t.Fatalf("%+v are set aside, want 3", found)
+		t.Fatalf("the dead letters are %+v, want 3", found)
 	}
 	if m := found[0]; string(m.Body) != "rejected" || m.Type != "T" || m.Reason == "" || m.At.Before(before) || m.At.After(time.Now()) {
 		t.Errorf("the rejected message is %+v", m)

@@ -37,15 +37,9 @@ func (b *Broker) Bind(ctx context.Context, q broker.PeerBinding) error {
 // It returns those of the queues that have messages.
 func (b *Broker) UnbindFormer(ctx context.Context, q broker.PeerBinding, former []string) (waiting []string, err error) {
 	err = b.changeObjects(ctx, func() error {
-		results := make(chan []string, 1) // see declareObjects
-		err := b.onDeclaring(ctx, func(d declarer) error {
-			waiting, err := d.unbindFormer(peerExchange(q), former)
-			results <- waiting
-			return err
+		waiting, err = declarerResult(ctx, b, func(d declarer) ([]string, error) {
+			return d.unbindFormer(peerExchange(q), former)
 		})
-		if err == nil {
-			waiting = <-results
-		}
 		return err
 	})
 	if err != nil {
@@ -107,32 +101,23 @@ func (b *Broker) redeclare(ctx context.Context, q broker.PeerBinding) error {
 // which they exist, and the objects that it has created, also with an error.
 func (b *Broker) declareObjects(ctx context.Context, q broker.PeerBinding) (epoch int, created objects, err error) {
 	before := b.lastDeclaration(q.PeerID)
-	// The function may still be running after onDeclaring has returned an error, so it must
-	// not write to variables of declareObjects.
 	type result struct {
 		epoch   int
 		created objects
 	}
-	results := make(chan result, 1)
-	err = b.onDeclaring(ctx, func(d declarer) error {
+	r, err := declarerResult(ctx, b, func(d declarer) (result, error) {
 		r := result{epoch: b.health.currentEpoch()}
 		d.created = &r.created
 		err := d.declare(q, before)
-		results <- r
-		return err
+		return r, err
 	})
-	var r result
-	select {
-	case r = <-results:
-	default: // onDeclaring has not called the function, or it is still running
-	}
 	return r.epoch, r.created, err
 }
 
 // unbindObjects removes the binding of the peer's exchange, and the record of the
 // declaration. The caller is in changeObjects.
 func (b *Broker) unbindObjects(ctx context.Context, q broker.PeerBinding) error {
-	if err := b.onDeclaring(ctx, func(d declarer) error { return d.unbindPeer(q, b.lastDeclaration(q.PeerID)) }); err != nil {
+	if err := b.withDeclarer(ctx, func(d declarer) error { return d.unbindPeer(q, b.lastDeclaration(q.PeerID)) }); err != nil {
 		return err
 	}
 	b.mu.Lock()
@@ -151,7 +136,7 @@ func (b *Broker) lastDeclaration(peerID string) *broker.PeerBinding {
 	return nil
 }
 
-// declarationOf returns what was declared for the peer of a queue, if that was before epoch.
+// declarationOf returns the declaration for the peer of a queue, if it was made before epoch.
 func (b *Broker) declarationOf(queue string, epoch int) (broker.PeerBinding, bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -163,9 +148,9 @@ func (b *Broker) declarationOf(queue string, epoch int) (broker.PeerBinding, boo
 	return broker.PeerBinding{}, false
 }
 
-// declareAgain repeats the declaration for the peer of a queue, if that was made before
-// epoch. It reports whether there was such a declaration.
-func (b *Broker) declareAgain(ctx context.Context, queue string, epoch int) (bool, error) {
+// redeclareFor repeats the declaration for the peer of a queue, if the declaration was made
+// before epoch. It reports whether there was such a declaration.
+func (b *Broker) redeclareFor(ctx context.Context, queue string, epoch int) (bool, error) {
 	if _, ok := b.declarationOf(queue, epoch); !ok {
 		return false, nil
 	}
@@ -192,7 +177,7 @@ const anyEpoch = math.MaxInt
 // without their bindings, and RabbitMQ returns all messages for them as unroutable. The queue
 // can be consumed even if restoreBindings fails, so errors are only logged.
 func (b *Broker) restoreBindings(ctx context.Context, queue string) {
-	if _, err := b.declareAgain(ctx, queue, b.health.currentEpoch()); err != nil && ctx.Err() == nil {
+	if _, err := b.redeclareFor(ctx, queue, b.health.currentEpoch()); err != nil && ctx.Err() == nil {
 		b.log.Warn("the bindings could not be declared again after the connection to RabbitMQ was lost, some may be missing", "queue", queue, "err", err)
 	}
 }

@@ -5,6 +5,8 @@ import (
 	"slices"
 	"testing"
 
+	amqp "github.com/rabbitmq/amqp091-go"
+
 	"peerlink/broker"
 	"peerlink/broker/rabbitmq/rabbittest"
 )
@@ -84,5 +86,21 @@ func TestUnbindFormer(t *testing.T) {
 	}
 	if waiting, err := restarted.UnbindFormer(testContext(t), renamed, former); err != nil || len(waiting) > 0 {
 		t.Errorf("an empty queue: %q, %v", waiting, err)
+	}
+}
+
+// If a connection has no more channels in the middle of a declaration, the declaration is repeated on
+// another connection, and the result is that of the repetition.
+func TestDeclarerResultAfterRepetition(t *testing.T) {
+	b := openTest(t, rabbittest.Get(t).URL(), Options{})
+	calls := 0
+	got, err := declarerResult(testContext(t), b, func(declarer) (int, error) {
+		if calls++; calls == 1 {
+			return calls, explain(amqp.ErrChannelMax)
+		}
+		return calls, nil
+	})
+	if got != 2 || err != nil {
+		t.Errorf("got %d, %v, want 2", got, err)
 	}
 }

@@ -28,7 +28,7 @@ func (b *Broker) CheckInUse(ctx context.Context, queue string) error {
 	if err := checkQueueName(queue); err != nil {
 		return err
 	}
-	err := b.onDeclaring(ctx, func(d declarer) error { return d.checkInUse(queue) })
+	err := b.withDeclarer(ctx, func(d declarer) error { return d.checkInUse(queue) })
 	var e *amqp.Error
 	if errors.As(err, &e) && e.Server && e.Recover {
 		err = nil // Consume reports or repairs problems of the queue

@@ -201,7 +201,7 @@ func TestMemoryAlarm(t *testing.T) {
 		t.Fatalf("consuming: %v", err)
 	}
 	if err := c.DeadLetter(testContext(t), ds[0].Tag, "reason"); !errors.Is(err, errBlocked) {
-		t.Errorf("set aside: got %v, want ErrBlocked", err)
+		t.Errorf("DeadLetter: got %v, want ErrBlocked", err)
 	}
 	o.check(c.Confirm(ds[0].Tag))
 

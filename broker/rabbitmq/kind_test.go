@@ -42,7 +42,7 @@ func TestKind(t *testing.T) {
 			args[name] = value
 		}
 		determine := func() (k kind) {
-			o.check(b.onDeclaring(testContext(t), func(d declarer) error { k = d.probeKind(queue); return nil }))
+			o.check(b.withDeclarer(testContext(t), func(d declarer) error { k = d.probeKind(queue); return nil }))
 			return k
 		}
 		if k := determine(); k != (kind{}) {

@@ -136,7 +136,7 @@ func TestPermissions(t *testing.T) {
 			ids = append(ids, m.ID)
 		}
 		if len(ids) != 2 {
-			t.Fatalf("%d messages are set aside, want 2", len(ids))
+			t.Fatalf("%d dead letters, want 2", len(ids))
 		}
 		_, err = b.Info(testContext(t), q.Queues[0])
 		o.check(err)

@@ -26,8 +26,8 @@
 // a peer that confirms each message does not cause a write for each message.
 //
 // A dead letter is published to the queue's dead-letter queue with its properties and four
-// more headers (x-peerlink-reason, the time, and its exchange and routing key), and the
-// original is acknowledged after RabbitMQ has confirmed the copy. Rejecting the message
+// more headers (x-peerlink-reason, x-peerlink-time, x-peerlink-exchange and
+// x-peerlink-routing-key), and the original is acknowledged after RabbitMQ has confirmed the copy. Rejecting the message
 // would be one step instead of two, but would not record the reason. A crash between the
 // two steps leaves the message in both queues.
 //
@@ -58,7 +58,7 @@
 //
 // When RabbitMQ can be reached again, it may have lost its objects. So from the first Bind on, a
 // goroutine reconnects after a loss, and then declares all objects again, whether or not they
-// are consumed: messages that applications publish meanwhile would be dropped. It also checks
+// are consumed: without the objects, RabbitMQ drops the messages of applications. It also checks
 // the objects of each peer every minute.
 package rabbitmq
 
@@ -79,7 +79,8 @@ import (
 )
 
 var (
-	// ErrInvalid is returned for names and messages that AMQP can not carry.
+	// ErrInvalid is returned for names and messages that AMQP can not carry, and for invalid
+	// [Options].
 	ErrInvalid = errors.New("rabbitmq: invalid")
 	// errNotDelivered is returned for the tag of a message that was never delivered to the
 	// user of the consumer, or was confirmed or moved to the dead letters since, or is being
@@ -241,9 +242,9 @@ func Open(url string, opts Options) (*Broker, error) {
 	return b, nil
 }
 
-// Close waits up to shutdownTime for the confirmation of published messages, returns
-// unconfirmed deliveries to their queues, and disconnects. Blocked calls return
-// [broker.ErrClosed].
+// Close waits up to a second for the confirmation of published messages, returns
+// unconfirmed deliveries to their queues, and disconnects, which may take another second.
+// Blocked calls return [broker.ErrClosed]. The error is always nil.
 func (b *Broker) Close() error {
 	b.once.Do(b.shutDown)
 	return nil

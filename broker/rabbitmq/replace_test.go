@@ -108,7 +108,7 @@ func TestDropAfterRepeatedList(t *testing.T) {
 		t.Errorf("%d messages were retried, %v, want 2", n, err)
 	}
 	if got := bodies(o.take(referenceDeadLetterQueue(queue), -1)); !slices.Equal(got, []string{"3", "4", "5", "6", "7"}) {
-		t.Errorf("%q are set aside", got)
+		t.Errorf("the dead letters are %q", got)
 	}
 	if got := bodies(o.take(queue, -1)); !slices.Equal(got, []string{"8", "9"}) {
 		t.Errorf("%q are in the queue", got)

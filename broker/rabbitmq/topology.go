@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 
 	amqp "github.com/rabbitmq/amqp091-go"
 
@@ -45,9 +46,10 @@ func deadLettering(queue string) amqp.Table {
 	return amqp.Table{"x-dead-letter-exchange": "", "x-dead-letter-routing-key": referenceDeadLetterQueue(queue)}
 }
 
-// onDeclaring calls do with a channel of the connection for declaring. If it returns early,
-// because ctx ends or RabbitMQ does not answer, do may still be running.
-func (b *Broker) onDeclaring(ctx context.Context, do func(declarer) error) error {
+// withDeclarer calls do with a channel of the connection for declaring. If it returns early,
+// because ctx ends or RabbitMQ does not answer, do may still be running: a do with a result is
+// called by declarerResult.
+func (b *Broker) withDeclarer(ctx context.Context, do func(declarer) error) error {
 	l, ch, err := b.declaring.open(ctx, func(l *liveConn, ch *amqp.Channel) error {
 		return do(declarer{live: l, ch: ch, queueType: b.opts.QueueType})
 	})
@@ -55,6 +57,23 @@ func (b *Broker) onDeclaring(ctx context.Context, do func(declarer) error) error
 		l.closeChannel(ch)
 	}
 	return err
+}
+
+// declarerResult is withDeclarer for a do with a result. It returns the result and the error of do;
+// if it returns before do has ended, the zero value and another error.
+func declarerResult[T any](ctx context.Context, b *Broker, do func(declarer) (T, error)) (T, error) {
+	var mu sync.Mutex // guards result, since do may end later than withDeclarer
+	var result T
+	err := b.withDeclarer(ctx, func(d declarer) error {
+		r, err := do(d)
+		mu.Lock()
+		defer mu.Unlock()
+		result = r
+		return err
+	})
+	mu.Lock()
+	defer mu.Unlock()
+	return result, err
 }
 
 // declarer declares objects, and queries their state in RabbitMQ.

@@ -87,10 +87,10 @@ func checkUnacked(t *testing.T, ops []byte) {
 			tag := arg()
 			d, err := l.startMove(tag)
 			if want := state[tag] == failed || tag > confirmed && tag <= delivered && state[tag] == free; (err == nil) != want {
-				t.Fatalf("set aside %d in state %d, %d are confirmed: %v", tag, state[tag], confirmed, err)
+				t.Fatalf("dead letter %d in state %d, %d are confirmed: %v", tag, state[tag], confirmed, err)
 			} else if err == nil {
 				if d.DeliveryTag != tag {
-					t.Fatalf("set aside %d gave %d", tag, d.DeliveryTag)
+					t.Fatalf("dead letter %d gave %d", tag, d.DeliveryTag)
 				}
 				state[tag] = pending
 			}

@@ -15,8 +15,8 @@ import (
 	"peerlink/internal/excerpt"
 )
 
-// ShareLines is the number of lines of the share itself, without the sealed key. All lines have
-// to be typed from one page only, and from the other pages the first ShareLines lines.
+// ShareLines is the number of lines of the share itself, without the sealed key. To restore a key,
+// all lines of one page have to be typed, but only the first ShareLines lines of the other pages.
 const ShareLines = shareSize / lineData
 
 // maxLines is the number of lines of the longest share.
@@ -126,14 +126,13 @@ func Parse(text string) (*Share, error) {
 	if !isPage(text) {
 		return nil, err
 	}
-	pasted := pastedLines(text)
-	if pasted == nil && inOrder(text) {
+	if pasted := pastedLines(text); pasted != nil {
+		return parseLines(pasted)
+	}
+	if inOrder(text) {
 		return nil, err // a word is wrong
 	}
-	if pasted == nil {
-		return nil, errOrder
-	}
-	return parseLines(pasted)
+	return nil, errOrder
 }
 
 // title matches the title of a share, in the result of [Share.Text] or on a page.
@@ -247,10 +246,10 @@ func findLines(text string) (map[int][]string, error) {
 	for line := range strings.Lines(text) {
 		n, words := splitLine(line)
 		switch {
-		case len(words) == 0:
+		case len(words) == 0: // an empty line
 		case n > maxLines && len(words) == lineWords && wordIndex(words[0]) >= 0:
 			return nil, &lineError{n, fmt.Sprintf("no share has such a line: expected 1 to %d", maxLines)}
-		case n > maxLines:
+		case n > maxLines: // not a line of words
 		case n == 0:
 			unnumbered = append(unnumbered, words)
 		case numbered[n] != nil:

@@ -21,7 +21,7 @@ import (
 
 // errAmbiguous is returned if a signature could be presented as a signature over something
 // else that the same key signs.
-var errAmbiguous = errors.New("it could be taken for something else that is signed with the same key")
+var errAmbiguous = errors.New("the signed data could be taken for something else that is signed with the same key")
 
 const (
 	zipEnd      = "PK\x05\x06" // the end of central directory record of a zip file
@@ -32,7 +32,7 @@ const (
 // a zip file.
 func checkNotZip(der []byte) error {
 	if bytes.Contains(der, []byte(zipEnd)) {
-		return fmt.Errorf("%w: it contains the end of a zip file", errAmbiguous)
+		return fmt.Errorf("%w: it contains the four bytes that mark the end of a zip file: try again, and with another key if that fails too", errAmbiguous)
 	}
 	return nil
 }
@@ -40,13 +40,14 @@ func checkNotZip(der []byte) error {
 // checkNotDER checks that other data which is to be signed can not be taken for DER.
 func checkNotDER(data []byte) error {
 	if len(data) > 0 && data[0] == derSequence {
-		return fmt.Errorf("%w: it begins like a certificate", errAmbiguous)
+		return fmt.Errorf("%w: its first byte is 0x30, as that of a certificate: expected a zip file", errAmbiguous)
 	}
 	return nil
 }
 
-// derSigner is a key that signs only what [checkNotZip] accepts. The check comes before the
-// signature, because the key may be elsewhere, and the signature pass through other hands.
+// derSigner is a key that signs only what [checkNotZip] accepts. The data is checked before it is
+// signed: if the key is held by another program, such as an ssh-agent, rejecting the signature
+// afterwards would be too late, since that program has it too.
 type derSigner struct{ crypto.Signer }
 
 func (k derSigner) SignMessage(rand io.Reader, der []byte, opts crypto.SignerOpts) ([]byte, error) {

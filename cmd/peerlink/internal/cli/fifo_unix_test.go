@@ -17,7 +17,7 @@ import (
 // command still ends when it is interrupted.
 func TestNamedPipes(t *testing.T) {
 	t.Chdir(t.TempDir())
-	bob := readingFiles(t)
+	bob := makeInputFiles(t)
 	for _, name := range slices.Sorted(keys(reading)) {
 		for _, line := range reading[name] {
 			args := commandLine(name, fillIn(t, line, bob))

@@ -19,7 +19,7 @@ import (
 
 // reading maps each command to arguments with which it reads every file that it
 // accepts, and to several lines of arguments if it does not accept all of them at
-// once. Names in braces are files that readingFiles makes.
+// once. Names in braces are files that makeInputFiles makes.
 var reading = map[string][]string{
 	"":                      {""},
 	"bundle create":         {"out.zip --key={key} --passphrase-file={pass}"},
@@ -130,9 +130,9 @@ func runCLIContext(ctx context.Context, t *testing.T, args ...string) (code int,
 	return code, out.String(), errs.String()
 }
 
-// readingFiles makes, in the working folder, a node "node" with a peer, and the
-// files that its owner's commands read. It returns the peer's ID.
-func readingFiles(t *testing.T) (bob string) {
+// makeInputFiles makes, in the working folder, a node "node" with a peer, and files of every kind that
+// commands read; see reading. It returns the peer's ID.
+func makeInputFiles(t *testing.T) (bob string) {
 	t.Helper()
 	must := func(line string) {
 		t.Helper()
@@ -265,7 +265,7 @@ func TestReadingIsComplete(t *testing.T) {
 // error that names the file, and never with a panic.
 func TestEveryFileMissing(t *testing.T) {
 	t.Chdir(t.TempDir())
-	bob := readingFiles(t)
+	bob := makeInputFiles(t)
 	t.Run("arguments", func(t *testing.T) { testFilesMissing(t, bob) })
 	t.Run("node", func(t *testing.T) { testNodeFilesMissing(t, bob) })
 }

@@ -36,9 +36,9 @@ func (a *app) updateKustomize(d *node.Dir, p *node.Peer) error {
 	if err != nil {
 		return err
 	}
-	heir := ""
+	successor := ""
 	if p.Deactivated != "" {
-		if heir, err = d.Heir(p.Identity.ID); err != nil {
+		if successor, err = d.CurrentSuccessor(p.Identity.ID); err != nil {
 			return err
 		}
 	}
@@ -47,7 +47,7 @@ func (a *app) updateKustomize(d *node.Dir, p *node.Peer) error {
 		Queues:      p.Queues,
 		UpdatedAt:   p.UpdatedAt,
 		Deactivated: p.Deactivated != "",
-		HandedOver:  heir != "",
+		HandedOver:  successor != "",
 	}, baseApp)
 	if err == nil {
 		a.printMessage("Kustomize files in %s are up to date.", peers)

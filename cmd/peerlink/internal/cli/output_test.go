@@ -18,18 +18,15 @@ func (fullDisk) Write([]byte) (int, error) { return 0, errors.New("no space left
 // A command whose output cannot be written fails, and its error contains the reason.
 func TestOutputFails(t *testing.T) {
 	t.Chdir(t.TempDir())
-	bob := readingFiles(t)
+	bob := makeInputFiles(t)
 	for _, line := range []string{
-		"", "-C node check", "-C node check --json", "-C node peer list", "-C node peer list --json", "-C node peer show " + bob, "bundle inspect bundle",
+		"-C node", "-C node check", "-C node check --json", "-C node peer list", "-C node peer list --json", "-C node peer show " + bob, "bundle inspect bundle",
 		"-C node bundle create new.zip --passphrase-file pass", "-C node request list", "version", "--help", "peer --help", "completion bash",
 		"verify --trusted=node/root-ca.crt server.crt",
 		"-C node peer register peer.crt", "-C node fulfil request new-answer --yes --json --passphrase-file pass",
 	} {
 		var stderr bytes.Buffer
 		a := &app{stdin: os.Stdin, stdout: fullDisk{}, stderr: &stderr}
-		if line == "" {
-			line = "-C node"
-		}
 		code := a.run(t.Context(), strings.Fields(line))
 		if code != exitFailed || !strings.Contains(stderr.String(), "no space left") {
 			t.Errorf("peerlink %s: exit code %d\n%s", line, code, &stderr)
@@ -49,7 +46,7 @@ func TestOutputsOfOneName(t *testing.T) {
 	}
 	for _, names := range [][]string{{"t.key", "T.KEY"}, {"a", "./a"}, {"folder/a", "link/A"}, {"a", "folder/../a"}} {
 		if err := checkCreatable(filepath.Join(dir, names[0]), dir+"/"+names[1]); err == nil || !strings.Contains(err.Error(), "two names") {
-			t.Errorf("%q: error %v", names, err)
+			t.Errorf("%q: error %v, want one about two names for output files", names, err)
 		}
 	}
 	if err := checkCreatable(filepath.Join(dir, "a"), filepath.Join(dir, "folder", "a")); err != nil {
@@ -61,7 +58,7 @@ func TestOutputsOfOneName(t *testing.T) {
 // differ, too.
 func TestRequestOutputsOfOneName(t *testing.T) {
 	t.Chdir(t.TempDir())
-	readingFiles(t)
+	makeInputFiles(t)
 	for _, args := range []string{"request new q.crt --csr q.csr", "request new r.json --csr b.csr --csr B.csr", "request new r.json --csr b.csr --bundle B.CRT"} {
 		code, _, stderr := runCLI(t, strings.Fields("-C node "+args)...)
 		if code != exitUsage || !strings.Contains(stderr, "two names") {
@@ -72,7 +69,7 @@ func TestRequestOutputsOfOneName(t *testing.T) {
 
 // The man pages are written into the folder itself, and never through symbolic links that
 // another user has made in it.
-func TestManFollowsNoLink(t *testing.T) {
+func TestManFollowsNoSymlink(t *testing.T) {
 	dir, victim := t.TempDir(), filepath.Join(t.TempDir(), "victim")
 	if err := os.WriteFile(victim, []byte("precious"), 0o600); err != nil {
 		t.Fatal(err)
@@ -88,7 +85,7 @@ func TestManFollowsNoLink(t *testing.T) {
 		}
 	}
 	if data, err := os.ReadFile(victim); err != nil || string(data) != "precious" {
-		t.Errorf("the link's target has %.40q, error %v, want it unchanged", data, err)
+		t.Errorf("the target of the symbolic link has %.40q, error %v, want it unchanged", data, err)
 	}
 	for name, c := range leaves((&app{}).root()) {
 		if c.IsAdditionalHelpTopicCommand() || !c.IsAvailableCommand() || name == "help" {

@@ -180,8 +180,8 @@ func (a *app) showReplacement(d *node.Dir, old string, res *node.ReplaceResult, 
 		a.printMessage("What was known of the earlier %s is in %s now.", old, res.Aside)
 	} else {
 		a.printMessage("The link with %s is ended for good.", old)
-		if heir, err := d.Heir(old); err == nil && heir != "" {
-			a.printMessage("What waits for it goes to %s, which has its accounts now.", heir)
+		if successor, err := d.CurrentSuccessor(old); err == nil && successor != "" {
+			a.printMessage("What waits for it goes to %s, which has its accounts now.", successor)
 		}
 	}
 	a.printMessage("Send the certificate, and your info-bundle, to the owner of %s, and register the certificate\nthat they send you (\"peerlink peer register\"): until then there is no traffic.", res.Peer.Identity)

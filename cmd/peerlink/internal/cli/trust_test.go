@@ -41,7 +41,7 @@ func TestCompareTyped(t *testing.T) {
 // got from the peer.
 func TestFingerprintIsNotShown(t *testing.T) {
 	t.Chdir(t.TempDir())
-	readingFiles(t)
+	makeInputFiles(t)
 	_, stdout, _ := runCLI(t, "bundle", "inspect", "--json", "other-aa.zip")
 	_, fingerprint, _ := strings.Cut(stdout, `"sha256:`)
 	fingerprint, _, _ = strings.Cut(fingerprint, `"`)
