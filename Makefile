@@ -67,7 +67,7 @@ UNWATCHED = modernc.org/sqlite/lib modernc.org/libc golang.org/x/crypto/scrypt g
 RACE = -race $(foreach p,$(UNWATCHED),'-gcflags=$(p)=-dwarf=false -race=false')
 
 # The packages that take longest begin first.
-LONGEST = ./link ./cmd/peerlink ./broker/rabbitmq ./link/faulttest ./broker/embedded
+LONGEST = ./link ./broker/rabbitmq ./cmd/peerlink ./cmd/peerlink/internal/cli ./node ./link/faulttest ./broker/embedded ./doctor
 
 # Without a C compiler there is no race detector, and everything else is tested.
 # More tests and packages at once than a small machine has cores: many tests wait,
@@ -76,7 +76,7 @@ LONGEST = ./link ./cmd/peerlink ./broker/rabbitmq ./link/faulttest ./broker/embe
 unit: export GORACE := atexit_sleep_ms=20 $(GORACE)
 unit:
 	@if [ "$$(.ci/prerequisites "$(GO)")" = race ]; then set -- $(RACE); else set --; fi; \
-	$(CI) unit $(GO) test -vet=off -gcflags=all=-dwarf=false "$$@" -p 3 -parallel 4 -timeout 20m $(LONGEST) ./...
+	$(CI) unit $(GO) test -vet=off -gcflags=all=-dwarf=false "$$@" -p 6 -parallel 4 -timeout 20m $(LONGEST) ./...
 
 # The costs of parsers of untrusted input are exact without the race detector only.
 cost:
