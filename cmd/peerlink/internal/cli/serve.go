@@ -305,7 +305,6 @@ func serveRabbitMQ(ctx context.Context, f serveFlags, cfg link.Config, level *sl
 	if err != nil {
 		return err
 	}
-	cfg.Log.Info("serving", "node", cfg.Dir.Identity().String(), "listen", listener.Addr().String(), "broker", "RabbitMQ")
 	warnUnusedStore(cfg.Dir, f.state, cfg.Log)
 	adminConfig := admin.Config{Level: level, LogDropped: f.logDropped}
 	cfg.Log.Info("applications connect to RabbitMQ itself: this service has no local door for them")
@@ -361,7 +360,6 @@ func serveEmbedded(ctx context.Context, f serveFlags, cfg link.Config, level *sl
 		return fmt.Errorf("the door for applications: %w", err)
 	}
 
-	log.Info("serving", "node", d.Identity().String(), "listen", listener.Addr().String(), "state", state)
 	// The door stays open until the links have ended. Messages that applications send meanwhile are stored.
 	doorCtx, closeDoor := context.WithCancel(context.WithoutCancel(ctx))
 	defer closeDoor()
