@@ -104,13 +104,16 @@ func (p *Proxy) String() string { return p.scheme + "://" + p.address }
 // Error is the error of a connection that could not be made because of the proxy: it cannot be
 // reached, or it has not made the connection.
 type Error struct {
-	Proxy string // its URL, without user name and password
+	Proxy   string // its URL, without user name and password
+	Address string // to which it was asked to connect
 	// Err is why. If the proxy has answered, the text contains what it has said.
 	Err error
 }
 
-// Error returns the name of the proxy and the cause.
-func (e *Error) Error() string { return "proxy " + e.Proxy + ": " + e.Err.Error() }
+// Error returns the names of the proxy and the address, and the cause.
+func (e *Error) Error() string {
+	return fmt.Sprintf("proxy %s, for a connection to %s: %v", e.Proxy, e.Address, e.Err)
+}
 
 // Unwrap returns the cause.
 func (e *Error) Unwrap() error { return e.Err }
@@ -128,7 +131,7 @@ func (p *Proxy) Dial(ctx context.Context, address string) (net.Conn, error) {
 	}
 	conn, err := dial(ctx, address)
 	if err != nil {
-		return nil, &Error{p.String(), err}
+		return nil, &Error{p.String(), address, err}
 	}
 	return conn, nil
 }

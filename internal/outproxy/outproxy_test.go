@@ -131,7 +131,7 @@ func TestDialErrors(t *testing.T) {
 				t.Fatal("connected")
 			}
 			var pe *Error
-			if text := err.Error(); !errors.As(err, &pe) || pe.Proxy != p.String() || !strings.Contains(text, tt.want) || !strings.HasPrefix(text, "proxy "+p.String()+": ") ||
+			if text := err.Error(); !errors.As(err, &pe) || pe.Proxy != p.String() || !strings.Contains(text, tt.want) || !strings.HasPrefix(text, "proxy "+p.String()+", for a connection to peer.invalid:1234: ") ||
 				strings.Contains(text, "hidden") || len(text) > 400 {
 				t.Errorf("got %v, want %q", err, tt.want)
 			}
