@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"unicode"
 
 	"github.com/spf13/cobra"
 
@@ -73,14 +74,14 @@ func (f *outboundProxy) config(ctx context.Context, warn func(text string)) (*ou
 	if warning != "" {
 		warn("the file of --proxy-password-file " + warning)
 	}
-	data, err := readBounded(ctx, f.passwordFile, maxInputFile)
+	data, err := readText(ctx, f.passwordFile, maxInputFile)
 	if err != nil {
 		return nil, fmt.Errorf("--proxy-password-file: %w", err)
 	}
 	password, _, _ := strings.Cut(string(data), "\n")
 	password = strings.TrimSuffix(password, "\r")
-	if password == "" {
-		return nil, fmt.Errorf("--proxy-password-file: the first line of %s is empty: expected the password", f.passwordFile)
+	if password == "" || strings.ContainsFunc(password, unicode.IsControl) {
+		return nil, fmt.Errorf("--proxy-password-file: the first line of %s is empty or has control characters: expected the password", f.passwordFile)
 	}
 	if p, err = p.WithPassword(password); err != nil {
 		return nil, usagef("--proxy and --proxy-password-file: %v", err)
