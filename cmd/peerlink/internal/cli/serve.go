@@ -98,7 +98,9 @@ because the addresses in their URLs could not be checked. A password is best giv
 
 A peer that moves is found again if it publishes its info-bundle, which is then
 fetched (--follow). With --publish this node publishes its own; name the URL in
-nodeinfo/stomp.toml, as info-bundle-urls = ["http://…"]. See docs/moving.md.
+nodeinfo/stomp.toml, as info-bundle-urls = ["http://…"]. The first https:// URL there
+is also announced to the peers that this node connects to, so that they find it when all
+that they know is dead. See docs/moving.md.
 
 Messages that are still queued for a peer when it is deactivated are answered on
 behalf of the peer, so that the applications can release what they hold for it.
