@@ -143,12 +143,11 @@ func TestDialErrors(t *testing.T) {
 // no longer.
 func TestDialEndsWithContext(t *testing.T) {
 	t.Parallel()
-	for _, scheme := range []string{"socks5", "http"} {
+	for scheme, beginning := range map[string]string{"socks5": "\x05\x00\x05\x00", "http": "HTTP/1.1 200 OK\r\nX: y"} {
 		for name, serve := range map[string]func(net.Conn){
 			"silent": func(c net.Conn) { io.Copy(io.Discard, c) },
 			"slow": func(c net.Conn) {
-				go io.Copy(io.Discard, c)
-				for _, b := range []byte("\x05\x00HTTP/1.1 200 OK\r\nX: y")[map[string]int{"socks5": 0, "http": 2}[scheme]:] {
+				for _, b := range []byte(beginning) {
 					if _, err := c.Write([]byte{b}); err != nil {
 						return
 					}
