@@ -46,6 +46,9 @@ type Content struct {
 const (
 	// backupStep is how many pages are copied until the context and the write-ahead log are looked at.
 	backupStep = 256
+	// syncSteps is how many steps are made until the copy is synced. Otherwise the disk would have to write
+	// all of it at the end, and a commit of the service would have to wait for that.
+	syncSteps = 8
 	// maxBackupWAL is the size in bytes to which the write-ahead log may grow during a backup of a
 	// smaller store: while the store is read, the log can not be truncated.
 	maxBackupWAL = 512 << 20
@@ -201,6 +204,11 @@ func copyStore(ctx context.Context, path, to string, o CopyOptions) (err error) 
 	if err := checkSpace(filepath.Dir(to), pages*size); err != nil {
 		return err
 	}
+	out, err := os.OpenFile(to, os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	defer out.Close()
 	log := newLogLimit(path, pages*size)
 	uri, err := uriOf(to, copyPragmas)
 	if err != nil {
@@ -212,16 +220,29 @@ func copyStore(ctx context.Context, path, to string, o CopyOptions) (err error) 
 	if err != nil {
 		return err
 	}
-	for more := true; more && err == nil; {
-		if more, err = b.Step(backupStep); err == nil && more {
-			o.progress(int64(b.PageCount()-b.Remaining())*size, int64(b.PageCount())*size)
-			err = cmp.Or(ctx.Err(), log.check())
-		}
-	}
+	err = stepThrough(ctx, b, log, out.Sync, func(done, total int) { o.progress(int64(done)*size, int64(total)*size) })
 	if err = cmp.Or(err, b.Finish()); err == nil {
 		o.progress(pages*size, pages*size)
 	}
 	return err
+}
+
+// stepThrough copies pages until all are copied. It calls progress with the number of pages that are copied,
+// and of all.
+func stepThrough(ctx context.Context, b *sqlite.Backup, log logLimit, sync func() error, progress func(done, total int)) error {
+	for n := 1; ; n++ {
+		more, err := b.Step(backupStep)
+		if err != nil || !more {
+			return err
+		}
+		progress(b.PageCount()-b.Remaining(), b.PageCount())
+		if n%syncSteps == 0 {
+			err = sync()
+		}
+		if err = cmp.Or(err, ctx.Err(), log.check()); err != nil {
+			return err
+		}
+	}
 }
 
 // copyPragmas are for connections that write to a copy, which only this process knows, and which is

@@ -29,7 +29,7 @@ type progress struct {
 
 	mu          sync.Mutex
 	unit        string // after the numbers, such as " MiB"
-	done, total int // total is 0 if it is not known
+	done, total int    // total is 0 if it is not known
 
 	quit chan struct{}
 	wait sync.WaitGroup
