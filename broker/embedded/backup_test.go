@@ -155,6 +155,41 @@ func TestBackupWithoutService(t *testing.T) {
 	}
 }
 
+// A store of an older schema version is copied and restored without being upgraded, so that the older program
+// can use it.
+func TestBackupOfOlderVersion(t *testing.T) {
+	t.Parallel()
+	s := openOwned(t, filepath.Join(t.TempDir(), "messages.db"))
+	declareTest(t, s, "q")
+	putBodies(t, s, "q", "1")
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	c, err := openConnURI(s.path, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(c.exec(fmt.Sprintf("PRAGMA user_version = %d", ownerVersion)), c.close()); err != nil {
+		t.Fatal(err)
+	}
+	to := filepath.Join(t.TempDir(), "messages.db")
+	if _, err := Restore(testContext(t), to, makeBackup(t, s.path), CopyOptions{Owner: "me"}); err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{s.path, to} {
+		c, err := openConnURI(path, "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n, err := c.number("PRAGMA user_version"); err != nil || n != ownerVersion {
+			t.Errorf("%s has version %d, %v", path, n, err)
+		}
+		if err := c.close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 // What can be no good backup is reported, and no file is made: also no temporary one. An existing file
 // stays, unless it is to be replaced and the new backup is complete.
 func TestBackupRefused(t *testing.T) {

@@ -40,7 +40,7 @@ func (a *app) stateExportCommand() *cobra.Command {
 	var queueType string
 	var asJSON bool
 	c := &cobra.Command{
-		Use:   "export --broker URL",
+		Use:   "export",
 		Short: "Move the messages of the embedded broker to RabbitMQ",
 		Long: `Moves what the embedded broker keeps to RabbitMQ: what waits for each peer to the
 peer's first queue, in order, what is set aside to its dead-letter queue, and what
@@ -58,7 +58,7 @@ is no peer, and those for a peer that was deactivated or removed.`,
 		Args:    noArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if f.broker == embeddedBroker {
-				return usagef("--broker is the embedded broker, from which the messages are moved: expected the URL of RabbitMQ")
+				return usagef("--broker is the embedded broker, from which the messages are moved: expected the URL of RabbitMQ, with --broker or in the environment")
 			}
 			x, err := a.openExport(cmd.Context(), f, queueType)
 			if err != nil {
