@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -131,6 +132,9 @@ func existingFile(path string) (string, error) {
 
 // backupTarget returns the file to create or replace. It returns an error if that must not be done.
 func backupTarget(store, to string, replace bool) (string, error) {
+	if isOfStore(store, to) {
+		return "", fmt.Errorf("%s is a file of the message store itself: name another file for the backup", to)
+	}
 	if !replace {
 		return to, durable.CheckAbsent(to)
 	}
@@ -145,23 +149,29 @@ func backupTarget(store, to string, replace bool) (string, error) {
 		return "", err
 	case !info.Mode().IsRegular():
 		return "", fmt.Errorf("%s is no regular file: name another file for the backup", to)
-	}
-	if isOfStore(store, to) {
+	case isOfStore(store, to):
 		return "", fmt.Errorf("%s is a file of the message store itself: name another file for the backup", to)
 	}
 	return to, nil
 }
 
-// isOfStore reports whether a path is, or could be, that of a file of the store.
+// storeSuffixes are those of the names of a store's files.
+var storeSuffixes = []string{"", "-wal", "-shm", "-journal", "-turn", "-reserve", lastTokenSuffix}
+
+// isOfStore reports whether a path is, or would be, that of a file of the store.
 func isOfStore(store, path string) bool {
-	if a, err := os.Stat(store); err == nil {
-		if b, err := os.Stat(path); err == nil && os.SameFile(a, b) {
-			return true
-		}
+	if sameFile(store, path) {
+		return true
 	}
-	a, errA := os.Stat(filepath.Dir(store))
-	b, errB := os.Stat(filepath.Dir(path))
-	return errA == nil && errB == nil && os.SameFile(a, b) && strings.HasPrefix(filepath.Base(path), filepath.Base(store))
+	suffix, ok := strings.CutPrefix(filepath.Base(path), filepath.Base(store))
+	return ok && slices.Contains(storeSuffixes, suffix) && sameFile(filepath.Dir(store), filepath.Dir(path))
+}
+
+// sameFile reports whether two paths lead to the same file or folder.
+func sameFile(a, b string) bool {
+	infoA, errA := os.Stat(a)
+	infoB, errB := os.Stat(b)
+	return errA == nil && errB == nil && os.SameFile(infoA, infoB)
 }
 
 // removeOldLeftovers removes the temporary files of backups to the same file that were killed.

@@ -60,11 +60,10 @@ func TestBackupUnderLoad(t *testing.T) {
 	f := startFlood(t, s)
 	moreThan := func(n uint64) uint64 {
 		t.Helper()
-		for f.confirmed.Load() <= n {
-			if testContext(t).Err() != nil || f.err.Load() != nil {
+		for deadline := time.Now().Add(30 * time.Second); f.confirmed.Load() <= n; time.Sleep(time.Millisecond) {
+			if time.Now().After(deadline) || f.err.Load() != nil {
 				t.Fatalf("%d messages are stored, want more than %d: %v", f.confirmed.Load(), n, f.err.Load())
 			}
-			time.Sleep(time.Millisecond)
 		}
 		return f.confirmed.Load()
 	}
@@ -236,7 +235,7 @@ func TestBackupRefused(t *testing.T) {
 		{name: "damaged, over an existing file", from: damaged, to: old, o: CopyOptions{Replace: true}, err: errDamaged},
 		{name: "interrupted, over an existing file", to: old, ctx: cancelled, o: CopyOptions{Replace: true, Progress: func(int64, int64) { cancel() }}, err: context.Canceled},
 		{name: "over the store", to: s.path, o: CopyOptions{Replace: true}, text: "file of the message store itself"},
-		{name: "over its log", to: s.path + "-wal", o: CopyOptions{Replace: true}, text: "file of the message store itself"},
+		{name: "in place of its log", to: s.path + "-wal", text: "file of the message store itself"},
 		{name: "a missing folder", to: filepath.Join(dir, "none", "backup"), err: fs.ErrNotExist},
 	} {
 		if tt.from == "" {
@@ -465,6 +464,14 @@ func TestRestoreKeepsOld(t *testing.T) {
 			wantQueued(t, openOwned(t, kept), "q", "1", "2", "3")
 		} else if kept := stateOf(t, r.Aside); !maps.Equal(kept, before) {
 			t.Errorf("%s: kept are %q of %q", name, slices.Sorted(maps.Keys(kept)), slices.Sorted(maps.Keys(before)))
+		}
+		// If the process is killed before the old log is removed, SQLite must not use that with the new file.
+		token, err := tokenInFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if log, err := readWAL(filepath.Join(r.Aside, "messages.db-wal")); !good && (err != nil || log.continues(token)) {
+			t.Errorf("%s: the old log continues the new file, %v", name, err)
 		}
 		wantQueued(t, openOwned(t, path), "q", "1")
 	}

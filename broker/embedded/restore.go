@@ -87,14 +87,10 @@ func removeLeftovers(path string) {
 			_ = os.Remove(name)
 		}
 	}
-	store, err := os.Stat(path)
-	if err != nil {
-		return
-	}
 	entries, _ := os.ReadDir(filepath.Dir(path))
 	for _, e := range entries {
 		a := aside{store: path, folder: filepath.Join(filepath.Dir(path), e.Name())}
-		if info, err := os.Lstat(a.nameOf(path)); err == nil && strings.HasPrefix(e.Name(), asidePrefix) && os.SameFile(info, store) {
+		if strings.HasPrefix(e.Name(), asidePrefix) && sameFile(a.nameOf(path), path) {
 			a.discard()
 		}
 	}
