@@ -57,12 +57,11 @@ func (c *conn) keepWAL(keep bool) error {
 // openConnURI opens a connection with parameters in the form of a URI query. It does not keep
 // the write-ahead log.
 func openConnURI(path, query string) (*conn, error) {
-	abs, err := filepath.Abs(path)
+	uri, err := uriOf(path, query)
 	if err != nil {
 		return nil, err
 	}
-	// In a URI the path may contain any character.
-	connector, err := sqlite.NewConnector((&url.URL{Scheme: "file", Path: abs, RawQuery: query}).String())
+	connector, err := sqlite.NewConnector(uri)
 	if err != nil {
 		return nil, err
 	}
@@ -76,6 +75,13 @@ func openConnURI(path, query string) (*conn, error) {
 		return nil, err
 	}
 	return c, nil
+}
+
+// uriOf returns the URI of a file with parameters in the form of a URI query. In a URI the path may
+// contain any character.
+func uriOf(path, query string) (string, error) {
+	abs, err := filepath.Abs(path)
+	return (&url.URL{Scheme: "file", Path: abs, RawQuery: query}).String(), err
 }
 
 // close closes the statements of the connection, and then the connection: SQLite would keep

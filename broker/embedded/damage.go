@@ -16,7 +16,7 @@ import (
 var errDamaged = errors.New("embedded: message store is damaged")
 
 // damageAdvice is the advice to the operator in errors that report damage.
-const damageAdvice = "stop the service, and put back a backup of the whole state folder, or save what can be read" +
+const damageAdvice = "stop the service, and put back a backup (\"peerlink state restore\"), or save what can be read" +
 	" with sqlite3 (docs/operations.md, \"A damaged message store\")"
 
 // damageTime bounds the time of a check for damage.

@@ -89,7 +89,8 @@
 // messages and must stay with the file, "-shm" and "-turn" are created again when needed. A
 // "-wal" that is missing or of another point in time is detected (pair.go), with the help of
 // "-last", which identifies the last transaction. "-reserve" only occupies space, "-trial-*"
-// exist briefly after an error.
+// exist briefly after an error. [Backup] copies the file while it is in use, and [Restore] keeps a file
+// that it replaces in a folder "before-restore-*".
 package embedded
 
 import (

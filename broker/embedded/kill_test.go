@@ -16,6 +16,9 @@ import (
 // runChild runs a task in a child process: see childEnv.
 func runChild(task string) error {
 	words := strings.Fields(task)
+	if words[0] == "backup" || words[0] == "restore" {
+		return copyInChild(words[0], words[1], words[2])
+	}
 	s, err := Open(words[1], Options{MaxPending: 100})
 	if err != nil {
 		return err

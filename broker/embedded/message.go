@@ -44,9 +44,9 @@ func scanMessage(queue string, cols []driver.Value) (Message, error) {
 	return m, nil
 }
 
-// incoming converts a message of an inbox to the one that was published, with the inbox as
+// Incoming converts a message of an inbox to the one that was published, with the inbox as
 // its exchange.
-func (m Message) incoming(inbox string) broker.Incoming {
+func (m Message) Incoming(inbox string) broker.Incoming {
 	return broker.Incoming{
 		Peer:        m.Peer,
 		Exchange:    inbox,

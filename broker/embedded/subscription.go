@@ -155,7 +155,7 @@ func (sub *Subscription) deliverAvailable(ctx context.Context, limit int) ([]Inb
 	})
 	delivered := make([]InboxMessage, len(found))
 	for i, m := range found {
-		delivered[i] = InboxMessage{Seq: m.Seq, ID: m.ID, Redelivered: m.Seq <= b.lastRead || m.Seq <= b.lastSeqAtOpen, Incoming: m.incoming(b.name)}
+		delivered[i] = InboxMessage{Seq: m.Seq, ID: m.ID, Redelivered: m.Seq <= b.lastRead || m.Seq <= b.lastSeqAtOpen, Incoming: m.Incoming(b.name)}
 		b.unacked[m.Seq] = unackedMessage{sub, m.Peer, m.counted}
 	}
 	if n := len(found); n > 0 {

@@ -104,7 +104,7 @@ func (w *Watcher) takeNext(ctx context.Context) (seq uint64, m broker.Incoming, 
 	}
 	switch {
 	case len(w.fromFile) > 0 && (next == nil || w.fromFile[0].Seq <= next.seq):
-		seq, m = w.fromFile[0].Seq, w.fromFile[0].incoming(w.inbox)
+		seq, m = w.fromFile[0].Seq, w.fromFile[0].Incoming(w.inbox)
 		w.fromFile = w.fromFile[1:]
 	case next != nil:
 		seq, m = next.seq, *next.message

@@ -2,6 +2,7 @@ package embedded
 
 import (
 	"database/sql/driver"
+	"fmt"
 	"strings"
 )
 
@@ -20,6 +21,9 @@ const (
 	// and under load there may always be some. If the disk is almost full, the limit is
 	// lower; see disk.walLimit.
 	maxWAL = 64 << 20
+	// briefTimeout is how long, in milliseconds, truncating the log waits for a reader if there is
+	// enough space: all other operations wait meanwhile.
+	briefTimeout = 200
 )
 
 // writeConn is the connection for writing, with its statements and a cache of the file's
@@ -245,9 +249,19 @@ func (w *writeConn) boundWAL(limit int64) error {
 		return nil
 	}
 	// Another process may be reading for hours. Wait for it only each time that the log
-	// has doubled, not after every transaction.
+	// has doubled, not after every transaction, and not long, unless the disk is short of space.
 	w.retryTruncateAt = 2 * size
+	if limit >= maxWAL {
+		defer w.setBusyTimeout(busyTimeout)
+		w.setBusyTimeout(briefTimeout)
+	}
 	return w.truncateWAL()
+}
+
+// setBusyTimeout sets how long, in milliseconds, a statement waits for a lock that another process
+// holds.
+func (w *writeConn) setBusyTimeout(milliseconds int) {
+	_ = w.exec(fmt.Sprintf("PRAGMA busy_timeout = %d", milliseconds))
 }
 
 // truncateWAL checkpoints the write-ahead log, and truncates it to 0 bytes unless another

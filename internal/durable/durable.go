@@ -178,6 +178,51 @@ func Prepare(path string, data []byte, mode fs.FileMode) (*Prepared, error) {
 	return &Prepared{tmp, path}, nil
 }
 
+// PrepareEmpty is [Prepare] for content that the caller writes to the file at Path, and not all at
+// once. It has mode 0600. There may be a file at path already, for Replace.
+func PrepareEmpty(path string) (*Prepared, error) {
+	tmp, err := writeTemp(path, nil, 0o600, nil, nil)
+	if err != nil {
+		return nil, err
+	}
+	return &Prepared{tmp, path}, nil
+}
+
+// Path returns where the content is until Create or Replace.
+func (p *Prepared) Path() string { return p.tmp }
+
+// Sync writes the content to the disk. Without it, content that was written to Path may be missing
+// after a power failure.
+func (p *Prepared) Sync() error {
+	f, err := os.OpenFile(p.tmp, os.O_RDWR, 0)
+	if err != nil {
+		return withPath(err, p.path)
+	}
+	err = f.Sync()
+	if closeErr := f.Close(); err == nil {
+		err = closeErr
+	}
+	return withPath(err, p.path)
+}
+
+// Replace gives the file its name, replacing a file that has the name already, whose owner it gets as with
+// [ReplaceName].
+func (p *Prepared) Replace() error {
+	if old := ownerSource(p.path); old != nil {
+		f, err := os.OpenFile(p.tmp, os.O_RDWR, 0)
+		if err != nil {
+			return withPath(err, p.path)
+		}
+		copyOwner(f, old)
+		f.Close()
+	}
+	if err := os.Rename(p.tmp, p.path); err != nil {
+		os.Remove(p.tmp)
+		return err
+	}
+	return syncNames(p.path)
+}
+
 // Create gives the file its name. It fails with [fs.ErrExist] if the name is used already.
 func (p *Prepared) Create() error {
 	// Unlike a rename, a hard link never replaces a file.
@@ -193,7 +238,7 @@ func (p *Prepared) Create() error {
 	return syncNames(p.path)
 }
 
-// Discard removes the content. After Create it does nothing.
+// Discard removes the content. After Create or Replace it does nothing.
 func (p *Prepared) Discard() { os.Remove(p.tmp) }
 
 // CreateEmpty creates an empty file, which takes no space on most file systems. It fails

@@ -1,8 +1,11 @@
 package cli
 
 import (
+	"errors"
+
 	"github.com/spf13/cobra"
 
+	"peerlink/broker/rabbitmq"
 	"peerlink/link"
 )
 
@@ -51,6 +54,28 @@ const defaultDeadLetterSuffix = ".XQ"
 func deadLetterSuffixFlag(c *cobra.Command, v *string) {
 	c.Flags().StringVar(v, "dead-letter-suffix", defaultDeadLetterSuffix, "`SUFFIX` of the queues in RabbitMQ with the messages set aside; with another suffix than the default, such as .aside, policies for the reference's queues do not apply to them")
 	fromEnv(c.Flags(), "dead-letter-suffix", "PEERLINK_DEAD_LETTER_SUFFIX")
+}
+
+// queueTypeFlag adds the flag for the type of RabbitMQ's queues.
+func queueTypeFlag(c *cobra.Command, v *string) {
+	c.Flags().StringVar(v, "queue-type", string(rabbitmq.Classic), "`TYPE` of the queues made in RabbitMQ: classic or quorum")
+	fromEnv(c.Flags(), "queue-type", "PEERLINK_QUEUE_TYPE")
+}
+
+// openRabbitMQ returns a RabbitMQ broker, which does not connect yet. Its errors are those of the flags
+// that the arguments come from.
+func openRabbitMQ(url string, o rabbitmq.Options) (*rabbitmq.Broker, error) {
+	if o.QueueType != rabbitmq.Classic && o.QueueType != rabbitmq.Quorum {
+		return nil, usagef("--queue-type %q: expected %s or %s", o.QueueType, rabbitmq.Classic, rabbitmq.Quorum)
+	}
+	b, err := rabbitmq.Open(url, o)
+	switch {
+	case errors.Is(err, rabbitmq.ErrInvalid):
+		return nil, usagef("--dead-letter-suffix: %v", err)
+	case err != nil:
+		return nil, usagef("--broker is not %q, and as a URL: %v", embeddedBroker, err)
+	}
+	return b, nil
 }
 
 // queuePatternFlag adds the flag for the pattern of queue names.

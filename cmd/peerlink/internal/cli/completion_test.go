@@ -21,7 +21,7 @@ import (
 func TestCompletionIsComplete(t *testing.T) {
 	files := []string{
 		"fulfil", "key join", "key drill", "man", "message check", "request file", "request new",
-		"server-cert issue", "server-cert request", "swpt-client", "swpt-drainer", "configure-queue", "help",
+		"server-cert issue", "server-cert request", "state backup", "state restore", "swpt-client", "swpt-drainer", "configure-queue", "help",
 	}
 	all := leaves((&app{}).root())
 	for name, c := range all {

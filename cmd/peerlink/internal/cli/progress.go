@@ -28,7 +28,8 @@ type progress struct {
 	since time.Time
 
 	mu          sync.Mutex
-	done, total int // total is 0 if it is not known
+	unit        string // after the numbers, such as " MiB"
+	done, total int    // total is 0 if it is not known
 
 	quit chan struct{}
 	wait sync.WaitGroup
@@ -53,6 +54,13 @@ func (p *progress) set(done, total int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.done, p.total = done, total
+}
+
+// setUnit sets what is shown after the numbers.
+func (p *progress) setUnit(unit string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.unit = unit
 }
 
 // stop removes the line from the terminal. It must be called exactly once.
@@ -87,9 +95,9 @@ func (p *progress) line() string {
 	switch {
 	case p.total > 0:
 		filled := barWidth * min(p.done, p.total) / p.total
-		return fmt.Sprintf("  %s%s %d of about %d", strings.Repeat("█", filled), strings.Repeat("░", barWidth-filled), p.done, p.total)
+		return fmt.Sprintf("  %s%s %d of about %d%s", strings.Repeat("█", filled), strings.Repeat("░", barWidth-filled), p.done, p.total, p.unit)
 	case p.done > 0:
-		return fmt.Sprintf("%s: %d…", p.text, p.done)
+		return fmt.Sprintf("%s: %d%s…", p.text, p.done, p.unit)
 	}
 	return fmt.Sprintf("%s… %d s", p.text, int(time.Since(p.since).Seconds()))
 }

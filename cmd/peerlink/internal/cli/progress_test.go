@@ -32,9 +32,11 @@ func TestProgressLine(t *testing.T) {
 	for want, set := range map[string]func(){
 		"Working… 0 s": func() {},
 		"Working: 3…":  func() { p.set(3, 0) },
-		"  " + strings.Repeat("█", 10) + strings.Repeat("░", 30) + " 1 of about 4": func() { p.set(1, 4) },
-		"  " + strings.Repeat("█", 40) + " 5 of about 4":                           func() { p.set(5, 4) },
+		"  " + strings.Repeat("█", 10) + strings.Repeat("░", 30) + " 1 of about 4":     func() { p.set(1, 4) },
+		"  " + strings.Repeat("█", 40) + " 5 of about 4":                               func() { p.set(5, 4) },
+		"  " + strings.Repeat("█", 20) + strings.Repeat("░", 20) + " 2 of about 4 MiB": func() { p.setUnit(" MiB"); p.set(2, 4) },
 	} {
+		p.setUnit("")
 		p.set(0, 0)
 		set()
 		if got := p.line(); got != want {

@@ -74,12 +74,9 @@ func (a *app) openQueueAdmin(cmd *cobra.Command, f queueFlags) (*queueAdmin, err
 	if err != nil {
 		return nil, usagef("--queue-pattern: %v", err)
 	}
-	b, err := rabbitmq.Open(f.broker, rabbitmq.Options{Logger: log, DeadLetterSuffix: f.deadLetterSuffix})
-	switch {
-	case errors.Is(err, rabbitmq.ErrInvalid):
-		return nil, usagef("--dead-letter-suffix: %v", err)
-	case err != nil:
-		return nil, usagef("--broker is not %q, and as a URL: %v", embeddedBroker, err)
+	b, err := openRabbitMQ(f.broker, rabbitmq.Options{Logger: log, QueueType: rabbitmq.Classic, DeadLetterSuffix: f.deadLetterSuffix})
+	if err != nil {
+		return nil, err
 	}
 	return &queueAdmin{DeadLetters: b, dir: d, pattern: pattern, allQueues: true, Close: b.Close}, nil
 }
@@ -159,8 +156,12 @@ func (k *queueAdmin) queues(ctx context.Context) ([]peerQueue, error) {
 
 // exchangeOf returns the exchange whose messages that could not be routed are in the queue with
 // this name, or "" if the queue is another one.
-func (k *queueAdmin) exchangeOf(queue string) string {
-	for _, exchange := range k.dir.Identity().Type.Outboxes() {
+func (k *queueAdmin) exchangeOf(queue string) string { return unroutableExchange(k.dir, queue) }
+
+// unroutableExchange returns the exchange whose messages that could not be routed are in the node's queue
+// with this name in the embedded broker, or "" if the queue is another one.
+func unroutableExchange(d *node.Dir, queue string) string {
+	for _, exchange := range d.Identity().Type.Outboxes() {
 		if queue == embedded.UnroutableQueue(exchange) {
 			return exchange
 		}

@@ -22,6 +22,7 @@ import (
 	"peerlink/internal/guard"
 	"peerlink/link"
 	"peerlink/local"
+	"peerlink/node"
 )
 
 // serveFlags are the settings of the service.
@@ -149,8 +150,7 @@ func (f *serveFlags) add(a *app, c *cobra.Command) {
 	brokerFlag(c, &f.broker)
 	queuePatternFlag(c, &f.queuePattern)
 	deadLetterSuffixFlag(c, &f.deadLetterSuffix)
-	flags.StringVar(&f.queueType, "queue-type", string(rabbitmq.Classic), "`TYPE` of the queues made in RabbitMQ: classic or quorum")
-	fromEnv(flags, "queue-type", "PEERLINK_QUEUE_TYPE")
+	queueTypeFlag(c, &f.queueType)
 	a.stateFlag(c, &f.state)
 	flags.StringVar(&f.localListen, "local-listen", "127.0.0.1:61613", "loopback `ADDRESS` for the node's applications, \"none\" for the Unix socket only")
 	fromEnv(flags, "local-listen", "PEERLINK_LOCAL_LISTEN")
@@ -267,19 +267,12 @@ func (f *serveFlags) setBroker(cfg *link.Config) error {
 	if err != nil {
 		return usagef("--queue-pattern: %v", err)
 	}
-	queueType := rabbitmq.QueueType(f.queueType)
-	if queueType != rabbitmq.Classic && queueType != rabbitmq.Quorum {
-		return usagef("--queue-type %q: expected %s or %s", f.queueType, rabbitmq.Classic, rabbitmq.Quorum)
-	}
-	b, err := rabbitmq.Open(f.broker, rabbitmq.Options{
-		Logger: cfg.Log, QueueType: queueType, DeadLetterSuffix: f.deadLetterSuffix,
+	b, err := openRabbitMQ(f.broker, rabbitmq.Options{
+		Logger: cfg.Log, QueueType: rabbitmq.QueueType(f.queueType), DeadLetterSuffix: f.deadLetterSuffix,
 		ConnectTimeout: f.timeouts.connect, ConfirmTimeout: f.timeouts.confirm,
 	})
-	switch {
-	case errors.Is(err, rabbitmq.ErrInvalid):
-		return usagef("--dead-letter-suffix: %v", err)
-	case err != nil:
-		return usagef("--broker is not %q, and as a URL: %v", embeddedBroker, err)
+	if err != nil {
+		return err
 	}
 	cfg.Broker, cfg.AllQueues, cfg.QueuePattern = b, true, pattern
 	cfg.AcquireSpread = acquireSpread
@@ -300,13 +293,19 @@ func setFormerQueuePatterns(ctx context.Context, cfg *link.Config) error {
 		}
 	}
 	cfg.KeepQueuePatterns = true
-	if cfg.QueuePattern == link.DefaultQueuePattern {
-		return nil
-	}
-	if err := cfg.Dir.RecordQueuePatterns(ctx, string(cfg.QueuePattern)); err != nil {
+	if err := recordQueuePattern(ctx, cfg.Dir, cfg.QueuePattern); err != nil {
 		cfg.Log.Warn("the queue pattern can not be recorded in the node's directory: before it is changed, wait until the queues with such names are empty", "pattern", cfg.QueuePattern, "err", err)
 	}
 	return nil
+}
+
+// recordQueuePattern records a pattern of queue names in the node's directory, unless it is the default
+// one.
+func recordQueuePattern(ctx context.Context, d *node.Dir, pattern link.QueuePattern) error {
+	if pattern == link.DefaultQueuePattern {
+		return nil
+	}
+	return d.RecordQueuePatterns(ctx, string(pattern))
 }
 
 // serveRabbitMQ runs the links and then closes the broker. After an error the broker may be open,
@@ -431,9 +430,12 @@ func listen(addr peerAddress) (net.Listener, error) {
 	return l, nil
 }
 
+// lockName is the name of the file that is locked in the state folder.
+const lockName = "serve.lock"
+
 // lockState locks the state folder, which only one service may use at a time.
 func lockState(state string) (unlock func(), err error) {
-	l := durable.NewFlock(filepath.Join(state, "serve.lock"))
+	l := durable.NewFlock(filepath.Join(state, lockName))
 	ok, err := l.TryLock()
 	if err != nil {
 		return nil, fmt.Errorf("lock %s: %w", state, durable.ExplainLink(l.Path(), err))

@@ -116,7 +116,7 @@ func warnUnusedStore(d *node.Dir, state string, log *slog.Logger) {
 	case err != nil:
 		log.Warn("can not find out whether messages wait in the embedded broker, which this service does not use", "state", state, "err", err)
 	case w != embedded.Waiting{}:
-		log.Warn("messages in the embedded broker are not sent or delivered, because this service uses RabbitMQ: to do so, run \"peerlink serve\" with --broker embedded and this state folder until it is empty, see docs/operations.md",
+		log.Warn("messages in the embedded broker are not sent or delivered, because this service uses RabbitMQ: \"peerlink state export\" moves them there; or run \"peerlink serve\" with --broker embedded and this state folder until it is empty, see docs/operations.md",
 			"state", state, "waiting", w.Messages, "set_aside", w.SetAside, "maybe_more", w.Inexact)
 	}
 }
