@@ -117,8 +117,6 @@ func (s *session) addSend(t *transaction, f *stomp.Frame) error {
 		s.door.counts[refused].Add(1)
 		return err
 	}
-	// Cloned, because they would keep the frame's other headers in memory.
-	m.RoutingKey, m.Type = strings.Clone(m.RoutingKey), strings.Clone(m.Type)
 	all := &s.transactions
 	if all.sends == s.door.bounds.transactionSends || all.size+sizeOf(&m) > s.door.bounds.transactionBytes {
 		return refusef("SEND in a transaction: the open transactions of a connection may have %d messages of %d bytes, their overhead included",
