@@ -1,9 +1,11 @@
 package doctor
 
 import (
+	"fmt"
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -172,4 +174,23 @@ func TestThroughProxy(t *testing.T) {
 			t.Errorf("no check %s has passed", name)
 		}
 	}
+}
+
+// If a peer has more servers than are tried, a warning says how many are left out.
+func TestManyServers(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	f.peer.Start()
+	servers := []string{f.peer.Addr, f.peer.Addr}
+	for i := range link.MaxProbed + 2 {
+		servers = append(servers, fmt.Sprintf("127.0.0.1:%d", i+1))
+	}
+	f.peerServers(servers...)
+	r, err := Run(t.Context(), f.cfg)
+	f.must(err)
+	i := slices.IndexFunc(r.Checks, func(c Check) bool { return c.Name == "servers" })
+	if i < 0 || r.Checks[i].State != Warning || !strings.HasPrefix(r.Checks[i].Detail, "3 of 23 servers are left out") || r.Checks[i].Remedy == "" {
+		t.Errorf("expected a warning of servers that are left out, got %+v", r.Checks)
+	}
+	checkDocumented(t, "servers")
 }

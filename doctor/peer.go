@@ -13,12 +13,8 @@ import (
 	"peerlink/node/pki"
 )
 
-const (
-	// maxProbes bounds the connections to peers that are made at once.
-	maxProbes = 32
-	// maxServers bounds the servers of one peer that are tried.
-	maxServers = 20
-)
+// maxProbes bounds the connections to peers that are made at once.
+const maxProbes = 32
 
 // networkChecks are the checks of connections to the servers of a peer, in their order.
 var networkChecks = []string{"dns", "tcp", "tls", "subject", "chain", "accepted", "connect", "registered", "heart-beat"}
@@ -123,9 +119,13 @@ func (x *peerExamination) checkOwnChain() {
 	}
 }
 
-// checkServers probes the peer's servers, side by side.
+// checkServers probes the peer's servers, side by side, at most [link.MaxProbed].
 func (x *peerExamination) checkServers(ctx context.Context) {
-	servers := uniqueServers(x.peer)
+	servers, leftOut := link.ServersToProbe(x.peer)
+	if leftOut > 0 {
+		x.warn("servers", "", fmt.Sprintf("%d of %d servers are left out: only the first %d in the peer's stomp.toml are tried", leftOut, leftOut+len(servers), len(servers)),
+			fmt.Sprintf("ask the owner of %s whether all of them are needed", x.id))
+	}
 	results := make([][]Check, len(servers))
 	var wait sync.WaitGroup
 	for i, server := range servers {
@@ -141,17 +141,6 @@ func (x *peerExamination) checkServers(ctx context.Context) {
 			x.add(c.Name, c.Subject, c.State, c.Detail, c.Remedy)
 		}
 	}
-}
-
-func uniqueServers(p *node.Peer) (list []string) {
-	seen := make(map[string]bool)
-	for _, s := range p.Stomp.Servers {
-		if !seen[s] && len(list) < maxServers {
-			seen[s] = true
-			list = append(list, s)
-		}
-	}
-	return list
 }
 
 // checkDestination compares the destination of messages with the one that nodes of the peer's type

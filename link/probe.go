@@ -11,7 +11,10 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"peerlink/internal/excerpt"
 	"peerlink/internal/outproxy"
@@ -98,22 +101,64 @@ func NewProber(cfg Config) *Prober {
 	return &Prober{&shared{cfg: cfg, log: cfg.Log}}
 }
 
-// Ping probes each server of a peer, one after the other. The error is [ErrNotActive] if there must
-// be no traffic with the peer, or an error of the peer's files. That of a probe is in its result.
-func (pr *Prober) Ping(ctx context.Context, peerID string) ([]Probe, error) {
+const (
+	// MaxProbed is the maximum number of servers of a peer that are probed. A peer's stomp.toml can
+	// name more.
+	MaxProbed = 20
+	// probesAtOnce is how many servers of a peer are probed at once.
+	probesAtOnce = 5
+)
+
+// ServersToProbe returns the different servers of a peer in the order of its stomp.toml, at most
+// [MaxProbed], and how many are left out.
+func ServersToProbe(p *node.Peer) (list []string, leftOut int) {
+	seen := make(map[string]bool)
+	for _, s := range p.Stomp.Servers {
+		if !seen[s] {
+			seen[s] = true
+			list = append(list, s)
+		}
+	}
+	tried := min(len(list), MaxProbed)
+	return list[:tried], len(list) - tried
+}
+
+// Ping probes the servers of a peer, several at once, and at most [MaxProbed]. It returns the results in
+// the order of the servers in the peer's stomp.toml, and how many servers are left out. done, unless nil,
+// is called with each result as soon as it is there, by one goroutine at a time. The error is
+// [ErrNotActive] if there must be no traffic with the peer, an error of the peer's files, or the cause of
+// the end of ctx. That of a probe is in its result.
+func (pr *Prober) Ping(ctx context.Context, peerID string, done func(Probe)) (probes []Probe, leftOut int, err error) {
 	p, err := pr.Peer(peerID)
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
-	var probes []Probe
-	for _, server := range servers(p) {
-		probe := pr.Probe(ctx, p, server, "tcp")
-		if ctx.Err() != nil {
-			return probes, context.Cause(ctx)
-		}
-		probes = append(probes, probe)
+	servers, leftOut := ServersToProbe(p)
+	probes = make([]Probe, len(servers))
+	var mu sync.Mutex
+	var group errgroup.Group
+	group.SetLimit(probesAtOnce)
+	for i, server := range servers {
+		group.Go(func() error {
+			if ctx.Err() != nil {
+				return context.Cause(ctx)
+			}
+			probes[i] = pr.Probe(ctx, p, server, "tcp")
+			if ctx.Err() != nil {
+				return context.Cause(ctx)
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			if done != nil {
+				done(probes[i])
+			}
+			return nil
+		})
 	}
-	return probes, nil
+	if err := group.Wait(); err != nil {
+		return nil, 0, err
+	}
+	return probes, leftOut, nil
 }
 
 // Peer reads a peer's files. It returns an error unless the peer's servers can be probed.
@@ -340,7 +385,8 @@ func (pg *probing) session(ctx context.Context) error {
 		return err
 	}
 	return pg.stage(StageReceipt, func() (string, error) {
-		ctx, cancel := context.WithTimeout(ctx, pg.cfg.DrainTimeout)
+		ctx, cancel := context.WithTimeoutCause(ctx, pg.cfg.DrainTimeout,
+			fmt.Errorf("the server has answered CONNECTED, but has not sent the RECEIPT of DISCONNECT in %v", pg.cfg.DrainTimeout))
 		defer cancel()
 		return "", client.Disconnect(ctx)
 	})

@@ -4,8 +4,12 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"io"
 	"net"
+	"os"
+	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -49,7 +53,7 @@ func TestProbe(t *testing.T) {
 	authority, other := linktest.New(t, aa), linktest.New(t, ca)
 	nodetest.Peer(t, authority.Node, other.Node)
 	other.Start()
-	probes, err := prober(t, authority).Ping(t.Context(), other.Identity().ID)
+	probes, _, err := prober(t, authority).Ping(t.Context(), other.Identity().ID, nil)
 	if err != nil || len(probes) != 1 {
 		t.Fatal(probes, err)
 	}
@@ -134,7 +138,7 @@ func TestProbeRefused(t *testing.T) {
 	authority, other, _, otherClock := nodesWithClocks(t)
 	otherClock.set(-2 * day)
 	ping := func() link.Probe {
-		probes, err := prober(t, authority).Ping(t.Context(), other.Identity().ID)
+		probes, _, err := prober(t, authority).Ping(t.Context(), other.Identity().ID, nil)
 		if err != nil || len(probes) != 1 {
 			t.Fatal(probes, err)
 		}
@@ -151,10 +155,10 @@ func TestProbeRefused(t *testing.T) {
 	if p := ping(); stages(p) != "tcp tls connect!" || p.Failure.Verdict != link.VerdictNotRegistered {
 		t.Errorf("%+v, %+v", p, p.Failure)
 	}
-	if _, err := prober(t, other).Ping(t.Context(), authority.Identity().ID); !errors.Is(err, link.ErrNotActive) {
+	if _, _, err := prober(t, other).Ping(t.Context(), authority.Identity().ID, nil); !errors.Is(err, link.ErrNotActive) {
 		t.Errorf("ping of a deactivated peer: %v", err)
 	}
-	if _, err := prober(t, other).Ping(t.Context(), "abcd9999"); !errors.Is(err, node.ErrUnknownPeer) {
+	if _, _, err := prober(t, other).Ping(t.Context(), "abcd9999", nil); !errors.Is(err, node.ErrUnknownPeer) {
 		t.Errorf("ping of an unknown peer: %v", err)
 	}
 }
@@ -173,7 +177,7 @@ func TestRefusedAfterConnected(t *testing.T) {
 		t.Fatal(err)
 	}
 	refuseLate(t, other)
-	probes, err := prober(t, authority).Ping(t.Context(), other.Identity().ID)
+	probes, _, err := prober(t, authority).Ping(t.Context(), other.Identity().ID, nil)
 	if err != nil || len(probes) != 1 {
 		t.Fatal(probes, err)
 	}
@@ -185,6 +189,17 @@ func TestRefusedAfterConnected(t *testing.T) {
 
 // refuseLate serves at the node's address as the reference does for peers that are not registered.
 func refuseLate(t *testing.T, n *linktest.Node) {
+	t.Helper()
+	serveSessions(t, n, func(server *stomp.Server) {
+		time.AfterFunc(100*time.Millisecond, func() { server.Fail(&stomp.ServerError{Message: "Unknown peer serial number."}) })
+		if _, err := server.Next(); errors.Is(err, io.EOF) {
+			server.Finish() // the client was faster
+		}
+	})
+}
+
+// serveSessions opens STOMP sessions at the node's address, in the place of its service.
+func serveSessions(t *testing.T, n *linktest.Node, serve func(*stomp.Server)) {
 	t.Helper()
 	pair, err := tls.LoadX509KeyPair(n.CertFile, n.KeyFile)
 	if err != nil {
@@ -203,14 +218,105 @@ func refuseLate(t *testing.T, n *linktest.Node) {
 			}
 			go func() {
 				server, err := stomp.NewServer(context.Background(), conn, stomp.ServerConfig{Destination: n.Identity().Type.Destination()})
-				if err != nil {
-					return
-				}
-				time.AfterFunc(100*time.Millisecond, func() { server.Fail(&stomp.ServerError{Message: "Unknown peer serial number."}) })
-				if _, err := server.Next(); errors.Is(err, io.EOF) {
-					server.Finish() // the client was faster
+				if err == nil {
+					serve(server)
 				}
 			}()
 		}
 	}()
+}
+
+// A peer with very many servers that do not answer does not make a ping long: some servers are probed
+// at once, the others are counted, and each result is passed on when it is there.
+func TestPingManyServers(t *testing.T) {
+	t.Parallel()
+	authority, other := linktest.New(t, aa), linktest.New(t, ca)
+	nodetest.Peer(t, authority.Node, other.Node)
+	connected := make(chan struct{}, 100)
+	release := make(chan struct{})
+	var addresses []string
+	for range link.MaxProbed {
+		addresses = append(addresses, listening(t, connected, release))
+	}
+	servers := append(addresses, addresses[0]) // a repeated one is probed once
+	for i := range 70 {
+		servers = append(servers, fmt.Sprintf("127.0.0.1:%d", i+1))
+	}
+	path := filepath.Join(authority.Path(), "peers", other.Identity().ID, "nodeinfo", "stomp.toml")
+	if err := os.WriteFile(path, node.EncodeStompTOML(other.Identity().Type, servers), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		defer close(release)
+		<-connected
+		<-connected // while the first waits
+	}()
+	var got []string
+	probes, leftOut, err := prober(t, authority).Ping(t.Context(), other.Identity().ID, func(p link.Probe) { got = append(got, p.Server) })
+	if err != nil || leftOut != 70 || len(probes) != link.MaxProbed {
+		t.Fatalf("%d probes, %d left out, %v", len(probes), leftOut, err)
+	}
+	for i, p := range probes {
+		if p.Server != addresses[i] || stages(p) != "tcp tls!" {
+			t.Errorf("probe %d: %+v, expected one of %s that fails in TLS", i, p, addresses[i])
+		}
+	}
+	slices.Sort(got)
+	slices.Sort(addresses)
+	if !slices.Equal(got, addresses) {
+		t.Errorf("results of %q were passed on, expected those of %q", got, addresses)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, _, err := prober(t, authority).Ping(ctx, other.Identity().ID, nil); !errors.Is(err, context.Canceled) {
+		t.Errorf("after the end of the context: %v", err)
+	}
+}
+
+// listening returns the address of a server that sends on connected for each connection, and closes it
+// after release.
+func listening(t *testing.T, connected chan<- struct{}, release <-chan struct{}) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	go func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			connected <- struct{}{}
+			<-release
+			conn.Close()
+		}
+	}()
+	return l.Addr().String()
+}
+
+// A server that opens a session and never confirms its end fails at the receipt; the reason says what
+// was waited for, and how long.
+func TestProbeWithoutReceipt(t *testing.T) {
+	t.Parallel()
+	authority, other := linktest.New(t, aa), linktest.New(t, ca)
+	nodetest.Peer(t, authority.Node, other.Node)
+	serveSessions(t, other, func(server *stomp.Server) {
+		server.Next() // DISCONNECT
+		<-server.Broken()
+	})
+	cert, err := link.LoadCertificate(authority.Dir, authority.CertFile, authority.KeyFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pr := link.NewProber(link.Config{Dir: authority.Dir, Certificate: cert, Now: authority.Config.Now, DrainTimeout: 100 * time.Millisecond})
+	probes, _, err := pr.Ping(t.Context(), other.Identity().ID, nil)
+	if err != nil || len(probes) != 1 {
+		t.Fatal(probes, err)
+	}
+	p := probes[0]
+	if stages(p) != "tcp tls connect receipt!" || !strings.Contains(p.Failure.Reason, "has not sent the RECEIPT of DISCONNECT in 100ms") {
+		t.Errorf("%+v, %+v", p, p.Failure)
+	}
 }

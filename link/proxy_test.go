@@ -122,7 +122,7 @@ func TestProbeThroughProxy(t *testing.T) {
 	probe := func(s *proxytest.Server) link.Probe {
 		t.Helper()
 		pr := link.NewProber(link.Config{Dir: authority.Dir, Certificate: cert, Proxy: proxyTo(t, "http", s)})
-		probes, err := pr.Ping(t.Context(), other.Identity().ID)
+		probes, _, err := pr.Ping(t.Context(), other.Identity().ID, nil)
 		if err != nil || len(probes) != 1 {
 			t.Fatal(probes, err)
 		}

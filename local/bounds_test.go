@@ -11,8 +11,11 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
+
+	"peerlink/broker"
 )
 
 // A client cannot have more connections, subscriptions and messages than the bounds
@@ -358,4 +361,49 @@ func TestStrangersKeepNobodyOut(t *testing.T) {
 			}
 		})
 	}
+}
+
+// stuck blocks while it checks a message.
+type stuck struct {
+	onlyTypes
+	entered, release chan struct{}
+}
+
+func (s *stuck) Check(_, _ string, _ *broker.Outgoing) error {
+	close(s.entered)
+	<-s.release
+	return nil
+}
+
+// warned is a handler that calls do when a warning is logged.
+type warned struct {
+	slog.Handler
+	do func()
+}
+
+func (w *warned) Handle(ctx context.Context, r slog.Record) error {
+	if r.Level >= slog.LevelWarn {
+		w.do()
+	}
+	return w.Handler.Handle(ctx, r)
+}
+
+func (w *warned) WithAttrs(attrs []slog.Attr) slog.Handler {
+	return &warned{w.Handler.WithAttrs(attrs), w.do}
+}
+
+// A door stops in time even if the handling of a frame does not end. The session is left, which
+// the log says.
+func TestStopWhileFrameIsHandled(t *testing.T) {
+	s := &stuck{entered: make(chan struct{}), release: make(chan struct{})}
+	release := sync.OnceFunc(func() { close(s.release) })
+	defer release()
+	h := newHouse(t, func(c *Config, b *bounds) {
+		c.Messages, b.stopTime = s, 50*time.Millisecond
+		c.Log = slog.New(&warned{quiet().Handler(), release}) // h.stop checks that the session ends then
+	})
+	w := h.wire()
+	w.sendTo(toPeer, "r", "x")
+	<-s.entered
+	h.stop()
 }

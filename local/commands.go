@@ -103,9 +103,11 @@ func (s *session) unsubscribe(f *stomp.Frame, op *operation) error {
 	if err != nil {
 		return err
 	}
-	if err := s.removeSubscription(key); err != nil {
+	sub, err := s.removeSubscription(key)
+	if err != nil {
 		return err
 	}
+	s.transactions.forget(sub)
 	op.done(nil)
 	return nil
 }

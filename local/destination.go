@@ -24,7 +24,8 @@ type destinations struct {
 }
 
 // parseSend parses the destination of a SEND. The routing key may be missing, because a
-// fanout exchange does not use one.
+// fanout exchange does not use one. What parseSend returns is no part of the destination, which
+// would keep all headers of its frame in memory.
 func (d *destinations) parseSend(destination string) (exchange, routingKey string, err error) {
 	rest, ok := strings.CutPrefix(destination, "/exchange/")
 	if ok {
@@ -37,9 +38,13 @@ func (d *destinations) parseSend(destination string) (exchange, routingKey strin
 			return "", "", err
 		}
 	}
+	i := -1
+	if ok {
+		i = slices.Index(d.exchanges, exchange)
+	}
 	switch {
-	case ok && slices.Contains(d.exchanges, exchange):
-		return exchange, routingKey, nil
+	case i >= 0:
+		return d.exchanges[i], strings.Clone(routingKey), nil
 	case ok && exchange == d.inbox:
 		return "", "", refusef("SEND to %.100q: the inbox accepts messages of peers only", destination)
 	default:

@@ -262,7 +262,8 @@ func (d *Door) closeListeners() error {
 // Serve serves local applications until ctx ends or the door is closed. Then it accepts
 // no more connections, waits for messages that are being stored, confirms them, sends
 // the clients an ERROR that it is stopping, and returns when all connections are
-// closed. That takes some seconds if clients do not read. Serve may be called once.
+// closed, after at most five seconds. That is how long it takes if clients do not read. Serve may be
+// called once.
 func (d *Door) Serve(ctx context.Context) error {
 	defer d.logLimiter.Close()
 	ctx, cancel := context.WithCancel(ctx)
@@ -349,12 +350,24 @@ func (d *Door) serve(ctx context.Context, c *openingConn, log *slog.Logger) {
 		return
 	}
 	log.Debug("a local application has connected")
+	late := make(chan struct{})
 	defer context.AfterFunc(ctx, func() {
 		time.AfterFunc(d.bounds.stopTime, func() { c.nc.Close() }) // even if the client does not read
+		time.AfterFunc(d.bounds.stopTime+lateTime, func() { close(late) })
 	})()
-	err = newSession(d, conn, log).run(ctx)
-	log.Debug("the session of a local application has ended", "err", err)
+	ended := make(chan error, 1)
+	go func() { ended <- newSession(d, conn, log).run(ctx) }()
+	select {
+	case err := <-ended:
+		log.Debug("the session of a local application has ended", "err", err)
+	case <-late:
+		log.Warn("the session of a local application does not end in time, and is left when the service stops")
+	}
 }
+
+// lateTime is how much longer than bounds.stopTime a session may take to end when the door is
+// closed. Then the door does not wait for it: whatever the session still does, the service must stop.
+const lateTime = 500 * time.Millisecond
 
 // logNotConnected logs why a connection has ended before its session began.
 func (d *Door) logNotConnected(c *openingConn, log *slog.Logger, err error) {

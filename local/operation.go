@@ -13,6 +13,7 @@ import (
 // operation is the request of one frame. It ends with one call of done.
 type operation struct {
 	session *session
+	command string  // of the frame
 	receipt *string // the receipt ID, if the client has requested a receipt; otherwise nil
 }
 
@@ -34,15 +35,32 @@ func (o *operation) done(err error) {
 
 // errorToClient returns the ERROR for the client when the operation has failed.
 func (o *operation) errorToClient(err error) *stomp.ServerError {
-	e := explain(err)
+	e := explain(err, o.notDone())
 	if o.receipt != nil {
 		e.ReceiptID = *o.receipt
 	}
 	return e
 }
 
-// explain returns the ERROR that describes err to a client.
-func explain(err error) *stomp.ServerError {
+// notDone says what has not been done if the message store could not be written.
+func (o *operation) notDone() string {
+	switch o.command {
+	case "SEND":
+		return "the message was not stored, send it again later"
+	case "COMMIT":
+		return "nothing of the transaction was done, send all of it again later"
+	case "ACK", "NACK":
+		return notRemoved
+	}
+	return "nothing was done"
+}
+
+// notRemoved says that messages of the inbox could not be removed.
+const notRemoved = "what was acknowledged was not removed, and may be delivered again"
+
+// explain returns the ERROR that describes err to a client. notDone is what it says if the message
+// store could not be written.
+func explain(err error, notDone string) *stomp.ServerError {
 	var violation *stomp.ProtocolError
 	switch {
 	case errors.As(err, &violation):
@@ -50,9 +68,9 @@ func explain(err error) *stomp.ServerError {
 		e.ReceiptID = violation.ReceiptID
 		return e
 	case errors.Is(err, embedded.ErrFull):
-		return serverError("the disk is full" + systemReason(err) + ": the message was not stored, send it again later")
+		return serverError("the disk is full" + systemReason(err) + ": " + notDone)
 	case errors.Is(err, embedded.ErrUnwritable):
-		return serverError("the message store can not be written" + systemReason(err) + ": the message was not stored, send it again later")
+		return serverError("the message store can not be written" + systemReason(err) + ": " + notDone)
 	case errors.Is(err, broker.ErrClosed):
 		return serverError("the message store is closed: nothing was done")
 	default:

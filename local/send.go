@@ -92,7 +92,7 @@ func (s *session) sending(f *stomp.Frame) (m embedded.Sending, err error) {
 	return m, nil
 }
 
-// message returns the message of a SEND.
+// message returns the message of a SEND. It keeps nothing of the frame in memory but the body.
 func message(f *stomp.Frame) (m broker.Outgoing, err error) {
 	if m.Type, err = required(f, "type"); err != nil {
 		return m, err
@@ -103,6 +103,7 @@ func message(f *stomp.Frame) (m broker.Outgoing, err error) {
 	if !isJSON(m.ContentType) {
 		return m, refusef("SEND with content-type %.100q: expected %s", m.ContentType, contentType)
 	}
+	m.Type = strings.Clone(m.Type) // the clone does not keep the frame's other headers in memory
 	m.ContentType, m.Body = contentType, f.Body
 	return m, nil
 }

@@ -135,7 +135,7 @@ func (s *session) read() {
 			s.beginEnd(endReasonOf(err))
 			return
 		}
-		op := &operation{session: s}
+		op := &operation{session: s, command: strings.Clone(f.Command)}
 		if receipt, ok := f.Get("receipt"); ok {
 			receipt = strings.Clone(receipt) // the clone does not keep the rest of the frame's head
 			op.receipt = &receipt
@@ -162,14 +162,16 @@ func endReasonOf(err error) endReason {
 	case errors.Is(err, io.EOF):
 		return endReason{err: err}
 	case errors.As(err, &violation), errors.Is(err, stomp.ErrSilent):
-		return endReason{err: err, errorToClient: explain(err)}
+		return endReason{err: err, errorToClient: explain(err, "")}
 	default:
 		return endReason{err: err, connBroken: true}
 	}
 }
 
-// fail ends the session with an ERROR.
-func (s *session) fail(err error) { s.beginEnd(endReason{err: err, errorToClient: explain(err)}) }
+// fail ends the session with an ERROR. err is not that of a frame.
+func (s *session) fail(err error) {
+	s.beginEnd(endReason{err: err, errorToClient: explain(err, notRemoved)})
+}
 
 // failConnection ends the session because the connection has broken.
 func (s *session) failConnection(err error) { s.beginEnd(endReason{err: err, connBroken: true}) }

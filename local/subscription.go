@@ -37,8 +37,16 @@ type subscription struct {
 	source  *embedded.Subscription
 	unacked *unacked
 
-	mu     sync.Mutex
-	timers map[*time.Timer]struct{} // of messages to be returned after NACK; nil when stopped
+	mu       sync.Mutex
+	stopped  bool
+	requeues []requeue   // messages to be returned to the inbox, in the order of their times
+	timer    *time.Timer // calls requeueDue; nil if requeues is empty
+}
+
+// requeue is a NACK: its messages are to be returned to the inbox.
+type requeue struct {
+	due  time.Time
+	seqs []uint64
 }
 
 // addSubscription starts a subscription.
@@ -48,7 +56,6 @@ func (s *session) addSubscription(o subscribeOptions) error {
 		subscribeOptions: o,
 		cancel:           cancel,
 		done:             make(chan struct{}),
-		timers:           make(map[*time.Timer]struct{}),
 	}
 	if err := s.register(sub); err != nil {
 		cancel()
@@ -90,12 +97,12 @@ func (s *session) register(sub *subscription) error {
 	return nil
 }
 
-// removeSubscription ends a subscription, and waits until its unacknowledged messages are
-// returned to the inbox.
-func (s *session) removeSubscription(key subscriptionKey) error {
+// removeSubscription ends a subscription, waits until its unacknowledged messages are
+// returned to the inbox, and returns it.
+func (s *session) removeSubscription(key subscriptionKey) (*subscription, error) {
 	sub := s.subscription(key)
 	if sub == nil {
-		return refusef("UNSUBSCRIBE of %.100q: this connection has no such subscription", key.name())
+		return nil, refusef("UNSUBSCRIBE of %.100q: this connection has no such subscription", key.name())
 	}
 	sub.stop()
 	<-sub.done
@@ -103,7 +110,7 @@ func (s *session) removeSubscription(key subscriptionKey) error {
 	defer s.mu.Unlock()
 	delete(s.subscriptions, key)
 	s.prefetch -= sub.prefetch
-	return nil
+	return sub, nil
 }
 
 // unsubscribeAll ends all subscriptions, after the session has begun to end, and waits until
@@ -149,35 +156,52 @@ func (sub *subscription) stop() {
 	sub.cancel()
 	sub.mu.Lock()
 	defer sub.mu.Unlock()
-	for t := range sub.timers {
-		t.Stop()
+	sub.stopped, sub.requeues = true, nil
+	if sub.timer != nil {
+		sub.timer.Stop()
 	}
-	sub.timers = nil
 }
 
-// requeueLater returns messages to the inbox after a pause. Until then they count against
-// the prefetch-count, so that at most prefetch-count messages can be redelivered
+// requeueLater returns messages to the inbox after a pause, which is the same in all calls, or up to
+// a tenth of it later: together with those of other calls, because returning messages takes time
+// proportional to the number of all that are returned and not delivered again. Until then they count
+// against the prefetch-count, so that at most prefetch-count messages can be redelivered
 // repeatedly at any time.
 func (sub *subscription) requeueLater(seqs []uint64, pause time.Duration) {
 	sub.mu.Lock()
 	defer sub.mu.Unlock()
-	if sub.timers == nil {
+	if sub.stopped {
 		return // sub.run returns all unacknowledged messages
 	}
-	var t *time.Timer
-	t = time.AfterFunc(pause, func() {
-		sub.mu.Lock()
-		defer sub.mu.Unlock()
-		if sub.timers == nil {
-			return
-		}
-		delete(sub.timers, t)
-		// If Nack fails, the store is closed, and the subscription ends.
-		if sub.source.Nack(seqs) == nil {
-			sub.unacked.free(len(seqs))
-		}
-	})
-	sub.timers[t] = struct{}{}
+	sub.requeues = append(sub.requeues, requeue{time.Now().Add(pause), seqs})
+	if sub.timer == nil {
+		sub.timer = time.AfterFunc(pause, func() { sub.requeueDue(pause / 10) })
+	}
+}
+
+// requeueDue returns the messages to the inbox whose time has come. It is called again, not before
+// the pause has passed, while there are others.
+func (sub *subscription) requeueDue(pause time.Duration) {
+	sub.mu.Lock()
+	defer sub.mu.Unlock()
+	if sub.stopped {
+		return
+	}
+	now := time.Now()
+	var seqs []uint64
+	n := 0
+	for ; n < len(sub.requeues) && !sub.requeues[n].due.After(now); n++ {
+		seqs = append(seqs, sub.requeues[n].seqs...)
+	}
+	sub.requeues = sub.requeues[n:]
+	sub.timer = nil
+	if len(sub.requeues) > 0 {
+		sub.timer = time.AfterFunc(max(pause, sub.requeues[0].due.Sub(now)), func() { sub.requeueDue(pause) })
+	}
+	// If Nack fails, the store is closed, and the subscription ends.
+	if sub.source.Nack(seqs) == nil {
+		sub.unacked.free(len(seqs))
+	}
 }
 
 // maxTaken is the maximum number of messages taken from the store at once. More would
@@ -230,7 +254,7 @@ func (s *session) deliverOne(sub *subscription, w *messageWriter, m *embedded.In
 	var tag uint64
 	if sub.ack != AckAuto {
 		tag = s.tags.Add(1)
-		sub.unacked.add(held{tag, m.Seq, m.ID}) // before it is written, because the ACK may be received at once
+		sub.unacked.add(held{tag: tag, seq: m.Seq, id: m.ID}) // before it is written, because the ACK may be received at once
 	}
 	err = w.write(m, tag)
 	if errors.Is(err, stomp.ErrUnsendable) {

@@ -1,7 +1,6 @@
 package local
 
 import (
-	"slices"
 	"strings"
 
 	"peerlink/broker/embedded"
@@ -12,14 +11,18 @@ import (
 // the goroutine that reads frames.
 type transaction struct {
 	sends []embedded.Sending
-	acks  []transactionAck
+	acks  map[*subscription]*transactionAcks
+	// ended names the last subscription that has ended after the transaction had acknowledged messages
+	// of it; "" if there is none.
+	ended string
 }
 
-// transactionAck is an ACK or NACK in a transaction.
-type transactionAck struct {
-	sub      *subscription
-	messages []held
-	requeue  bool // of a NACK: the messages are returned to the inbox, not removed
+// transactionAcks are the messages of a subscription that a transaction acknowledges. They count
+// against the prefetch-count of the subscription, which bounds them: when the subscription ends,
+// they are dropped from the transaction.
+type transactionAcks struct {
+	removed  []held
+	requeued []held // of a NACK: the messages are returned to the inbox, not removed
 }
 
 // transactions are the open transactions of a session, by name.
@@ -40,7 +43,7 @@ func (s *session) begin(f *stomp.Frame, op *operation) error {
 	case len(s.transactions.open) == s.door.bounds.transactions:
 		return refusef("BEGIN: this connection has %d open transactions, which is the limit", len(s.transactions.open))
 	}
-	s.transactions.open[strings.Clone(name)] = &transaction{}
+	s.transactions.open[strings.Clone(name)] = &transaction{acks: make(map[*subscription]*transactionAcks)}
 	op.done(nil)
 	return nil
 }
@@ -114,8 +117,6 @@ func (s *session) addSend(t *transaction, f *stomp.Frame) error {
 		s.door.counts[refused].Add(1)
 		return err
 	}
-	// Cloned, because they would keep the frame's other headers in memory.
-	m.RoutingKey, m.Type = strings.Clone(m.RoutingKey), strings.Clone(m.Type)
 	all := &s.transactions
 	if all.sends == s.door.bounds.transactionSends || all.size+sizeOf(&m) > s.door.bounds.transactionBytes {
 		return refusef("SEND in a transaction: the open transactions of a connection may have %d messages of %d bytes, their overhead included",
@@ -132,8 +133,28 @@ func (s *session) addAck(t *transaction, f *stomp.Frame, requeue bool) error {
 	if err != nil {
 		return err
 	}
-	t.acks = append(t.acks, transactionAck{sub, messages, requeue})
+	acks := t.acks[sub]
+	if acks == nil {
+		acks = &transactionAcks{}
+		t.acks[sub] = acks
+	}
+	if requeue {
+		acks.requeued = append(acks.requeued, messages...)
+	} else {
+		acks.removed = append(acks.removed, messages...)
+	}
 	return nil
+}
+
+// forget drops the messages of a subscription that has ended from the open transactions. A COMMIT of
+// these is refused.
+func (all *transactions) forget(sub *subscription) {
+	for _, t := range all.open {
+		if t.acks[sub] != nil {
+			delete(t.acks, sub)
+			t.ended = sub.key.name()
+		}
+	}
 }
 
 // commit does a transaction (COMMIT), in one transaction of the store.
@@ -142,27 +163,23 @@ func (s *session) commit(f *stomp.Frame, op *operation) error {
 	if err != nil {
 		return err
 	}
-	x := embedded.Transaction{Messages: t.sends}
-	for _, a := range t.acks {
-		if s.subscription(a.sub.key) != a.sub {
-			return refusef("COMMIT: the subscription %.100q, whose messages it acknowledges, has ended: nothing was done", a.sub.key.name())
-		}
-		if !a.requeue {
-			x.Acks = append(x.Acks, embedded.Ack{Subscription: a.sub.source, Seqs: seqsOf(a.messages)})
-		}
+	if t.ended != "" {
+		return refusef("COMMIT: the subscription %.100q, whose messages it acknowledges, has ended: nothing was done", t.ended)
 	}
-	for _, a := range t.acks {
-		if !a.requeue {
-			a.sub.unacked.free(len(a.messages))
+	x := embedded.Transaction{Messages: t.sends}
+	for sub, acks := range t.acks {
+		if len(acks.removed) > 0 {
+			x.Acks = append(x.Acks, embedded.Ack{Subscription: sub.source, Seqs: seqsOf(acks.removed)})
+			sub.unacked.free(len(acks.removed))
 		}
 	}
 	return s.door.store.Commit(s.opCtx, x, func(outcomes []embedded.Outcome, err error) {
 		for i := range t.sends {
 			s.door.count(&t.sends[i], outcomes[i], err)
 		}
-		for _, a := range t.acks {
-			if a.requeue && err == nil {
-				a.sub.requeueLater(seqsOf(a.messages), s.door.bounds.nackPause)
+		for sub, acks := range t.acks {
+			if len(acks.requeued) > 0 && err == nil {
+				sub.requeueLater(seqsOf(acks.requeued), s.door.bounds.nackPause)
 			}
 		}
 		op.done(err)
@@ -176,8 +193,8 @@ func (s *session) abortTransaction(f *stomp.Frame, op *operation) error {
 	if err != nil {
 		return err
 	}
-	for _, a := range t.acks {
-		a.sub.unacked.restore(a.messages)
+	for sub, acks := range t.acks {
+		sub.unacked.restore(append(acks.removed, acks.requeued...))
 	}
 	op.done(nil)
 	return nil
@@ -190,12 +207,4 @@ func seqsOf(messages []held) []uint64 {
 		seqs[i] = m.seq
 	}
 	return seqs
-}
-
-// restore undoes remove.
-func (u *unacked) restore(messages []held) {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	u.held = slices.Concat(u.held, messages)
-	slices.SortFunc(u.held, byTag)
 }

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"peerlink/broker/embedded"
+	"peerlink/stomp"
 )
 
 // sendIn sends a message in a transaction.
@@ -231,5 +232,38 @@ func TestCommitWithoutRoom(t *testing.T) {
 	w.send("BEGIN", "", "transaction", "t")
 	w.sendIn("t", "1")
 	w.send("COMMIT", "", "transaction", "t", "receipt", "r")
-	w.expect("ERROR", "receipt-id", "r", "message", "the disk is full: the message was not stored, send it again later")
+	w.expect("ERROR", "receipt-id", "r", "message", "the disk is full: nothing of the transaction was done, send all of it again later")
+}
+
+// The messages that a transaction acknowledges are bounded by the prefetch-counts of the open
+// subscriptions: those of a subscription that has ended are dropped, and COMMIT is refused.
+func TestTransactionForgetsEndedSubscriptions(t *testing.T) {
+	s := newSession(&Door{bounds: defaultBounds()}, nil, quiet())
+	handle := func(command string, nameValue ...string) error {
+		return s.handle(stomp.NewFrame(command, nameValue...), &operation{session: s})
+	}
+	accepted := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	accepted(handle("BEGIN", "transaction", "t"))
+	for range 10 {
+		const messages = 100
+		done := make(chan struct{})
+		close(done)
+		sub := &subscription{subscribeOptions: subscribeOptions{key: subscriptionKey{id: "0"}, ack: AckIndividual}, unacked: holding(messages), cancel: func() {}, done: done}
+		s.subscriptions[sub.key] = sub
+		for tag := range messages {
+			accepted(handle("ACK", "transaction", "t", "id", ackID(uint64(tag+1), "0")))
+		}
+		accepted(handle("UNSUBSCRIBE", "id", "0"))
+	}
+	if kept := len(s.transactions.open["t"].acks); kept > 0 {
+		t.Errorf("the transaction has acknowledgements of %d subscriptions that have ended", kept)
+	}
+	if err := handle("COMMIT", "transaction", "t"); err == nil || !strings.Contains(err.Error(), `the subscription "0", whose messages it acknowledges, has ended`) {
+		t.Errorf("COMMIT: %v", err)
+	}
 }

@@ -265,12 +265,28 @@ func (sub *Subscription) checkDelivered(seqs []uint64) error {
 	return nil
 }
 
-// requeue moves messages from b.unacked to b.requeued. The caller holds b.mu.
+// requeue moves messages from b.unacked to b.requeued. It takes time proportional to the number of
+// all requeued messages, with a logarithm only for those of seqs. The caller holds b.mu.
 func (b *inbox) requeue(seqs []uint64) {
 	for _, seq := range seqs {
 		delete(b.unacked, seq)
 	}
-	b.requeued = append(b.requeued, seqs...)
-	slices.Sort(b.requeued)
-	b.requeued = slices.Compact(b.requeued)
+	b.requeued = mergeSorted(b.requeued, slices.Sorted(slices.Values(seqs)))
+}
+
+// mergeSorted returns the numbers of two sorted lists, sorted and without duplicates. It may change
+// the lists.
+func mergeSorted(a, b []uint64) []uint64 {
+	if len(a) == 0 || len(b) == 0 || a[len(a)-1] < b[0] {
+		return slices.Compact(append(a, b...))
+	}
+	list := make([]uint64, 0, len(a)+len(b))
+	for len(a) > 0 && len(b) > 0 {
+		if a[0] < b[0] {
+			list, a = append(list, a[0]), a[1:]
+		} else {
+			list, b = append(list, b[0]), b[1:]
+		}
+	}
+	return slices.Compact(append(append(list, a...), b...))
 }

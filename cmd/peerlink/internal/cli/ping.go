@@ -31,6 +31,8 @@ type pingResult struct {
 	Peer   string       `json:"peer"`
 	OK     bool         `json:"ok"`     // all probes
 	Probes []link.Probe `json:"probes"` // of each server, as many as there were rounds
+	// LeftOut is how many servers were not tried, because the peer has more than link.MaxProbed.
+	LeftOut int `json:"left_out,omitempty"`
 }
 
 func (a *app) pingCommand() *cobra.Command {
@@ -47,6 +49,7 @@ certificate, and disconnects. It prints how long each stage has taken:
   connect  opening a STOMP session
   receipt  the end of the session, which the peer confirms: one round trip
 
+At most 20 servers are tried, several at once, and each is shown when it is done.
 Of a stage that fails it prints the error and what can be done. No message is sent,
 and no service has to run here. If one runs, its certificate is used unless another is
 named. The exit code is 1 if any server fails.`,
@@ -98,17 +101,21 @@ func (a *app) ping(cmd *cobra.Command, peer string, f pingFlags) error {
 				return err
 			}
 		}
-		probes, err := pr.Ping(ctx, id)
+		var show func(link.Probe)
+		if !f.json {
+			show = a.showProbe
+		}
+		probes, leftOut, err := pr.Ping(ctx, id, show)
 		if err != nil {
 			return err
 		}
 		for _, p := range probes {
 			result.OK = result.OK && p.OK
-			if !f.json {
-				a.showProbe(p)
-			}
 		}
-		result.Probes = append(result.Probes, probes...)
+		result.Probes, result.LeftOut = append(result.Probes, probes...), leftOut
+		if leftOut > 0 && !f.json {
+			a.print("%d more servers of the peer are left out: at most %d are tried", leftOut, link.MaxProbed)
+		}
 	}
 	if f.json {
 		if err := a.json(result); err != nil {
