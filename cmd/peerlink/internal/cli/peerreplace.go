@@ -131,7 +131,7 @@ func (a *app) replacePeer(ctx context.Context, d *node.Dir, r node.Replacement, 
 			return nil, err
 		}
 		return a.announcedKey(ctx, d, func() {
-			a.printMessage("Replacing %s by %s, root key %s: this cannot be undone.", r.Peer, r.Bundle.Identity, pki.Fingerprint(r.Bundle.Root.PublicKey))
+			a.announceSigning(fmt.Sprintf("Replacing %s by %s", r.Peer, r.Bundle.Identity), r.Bundle.Root.PublicKey)
 		})
 	})
 }
