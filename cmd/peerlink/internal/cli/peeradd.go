@@ -62,7 +62,8 @@ every node whose info-bundle comes from a URL: call its owner, let them read it 
 you, as 12 words or as digits, and type it, or give it with --fingerprint.`,
 		Example: `  peerlink peer add their-bundle.zip
   peerlink peer add their-certificate.crt
-  peerlink peer add https://example.com/info-bundle.zip`,
+  peerlink peer add https://example.com/info-bundle.zip
+  peerlink peer add https://example.com/info-bundle.zip --fingerprint 'aardvark adroitness …'`,
 		Args: someArgs(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) (err error) {
 			if add.d, err = a.open(); err != nil {
