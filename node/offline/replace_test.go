@@ -120,6 +120,11 @@ func TestReplacement(t *testing.T) {
 					t.Error(err)
 				}
 			}
+			if c.item.KeepSubnet { // which the laptop's copy of the peer's directory contradicts
+				if holders, err := laptop.SubnetHolders(ctx); err != nil || len(holders) != 1 || holders[0].Peer != c.next.Identity().ID {
+					t.Errorf("holders of subnets: %+v, %v", holders, err)
+				}
+			}
 			if done := mustFile(t, d, a); done[0].State != filed {
 				t.Errorf("%+v", done)
 			}
@@ -276,4 +281,77 @@ func TestReplacementConflicts(t *testing.T) {
 
 func keyOf(n *nodetest.Node) func() (crypto.Signer, error) {
 	return func() (crypto.Signer, error) { return n.Key, nil }
+}
+
+// A request for new peers and for replacements in one gives each node a subnet of its own, also if it was
+// interrupted while it was collected.
+func TestReplacementAmongOthers(t *testing.T) {
+	t.Parallel()
+	c := replacements(t)["keep"]
+	items := []Requested{peerCertFor(t, nodetest.New(t, ca, "a.example.com:1234")), c.item, peerCertFor(t, nodetest.New(t, da, "b.example.com:1234"))}
+	for crashes := 0; ; crashes++ {
+		d := copyTree(t, c.n.Path())
+		crashed := collectUntil(t, d, items, crashAt(crashes))
+		if !crashed {
+			break
+		}
+		r := mustCollect(t, d, items...)
+		if r.peers[0].subnet != "000002" || r.peers[1].subnet != "000001" || r.peers[2].subnet != d.Identity().ID+"00" {
+			t.Errorf("step %d: subnets %s, %s, %s", crashes, r.peers[0].subnet, r.peers[1].subnet, r.peers[2].subnet)
+		}
+		mustFile(t, d, signed(t, r, c.n.Key))
+		c.check(t, d)
+	}
+	twice := append(slices.Clone(items), Replacement{c.item.Peer, items[0].(PeerCert).Bundle, false})
+	if r, err := Collect(ctx, copyTree(t, c.n.Path()), twice, time.Now()); err == nil {
+		t.Errorf("one peer is replaced by two nodes: %v", r.Summary())
+	}
+}
+
+// A request that was changed on its way, or made by a program of an attacker, can not ask for a
+// replacement by which the laptop's records would be contradicted, or whose summary would be wrong.
+func TestReplacementTampered(t *testing.T) {
+	t.Parallel()
+	all := replacements(t)
+	third := nodetest.New(t, ca, "third.example.com:1234")
+	debtors := nodetest.New(t, da, "debtors.example.com:1234")
+	authority := all["keep"].n
+	authority.Sign(t, third.Bundle(t)) // with the subnet 000002
+	rootOf := func(n *nodetest.Node) []byte { return pki.EncodeCertificatePEM(n.Root()) }
+	for _, c := range []struct {
+		name, of string
+		change   func(p *peerCertFile)
+		want     string
+	}{
+		{"the subnet of a third node", "keep", func(p *peerCertFile) { p.Subnet = "000002" }, "which has another one"},
+		{"the place of a third node", "keep", func(p *peerCertFile) { p.Replaces.Root = rootOf(third) }, "which has another one"},
+		{"the place of a third node, with its subnet", "new", func(p *peerCertFile) { p.Subnet = "000002" }, "already belongs to"},
+		{"the subnet of the peer, but not kept", "new", func(p *peerCertFile) { p.Subnet = "000001" }, "already belongs to"},
+		{"a peer of another type", "keep", func(p *peerCertFile) { p.Replaces.Root = rootOf(debtors) }, "another type"},
+		{"the node itself", "keep", func(p *peerCertFile) { p.Replaces.Root = rootOf(all["keep"].next) }, "nothing to replace"},
+		{"text around the certificate", "keep", func(p *peerCertFile) { p.Replaces.Root = append(p.Replaces.Root, "x\n"...) }, "text after the PEM block"},
+		{"a subnet of an agent", "authority", func(p *peerCertFile) { p.Replaces.KeepSubnet = true }, "gives no subnets"},
+		{"an agent for an authority", "authority", func(p *peerCertFile) { p.Replaces.Root = rootOf(third) }, "another type"},
+		{"no replacement", "authority", func(p *peerCertFile) { p.Replaces = nil }, "known here with another root certificate"},
+	} {
+		base := all[c.of]
+		laptop := copyTree(t, base.n.Path())
+		r := mustCollect(t, copyTree(t, base.n.Path()), base.item)
+		var f requestFile
+		if err := decode(r.Encode(), requestFormat, &f, &f.header); err != nil {
+			t.Fatal(err)
+		}
+		c.change(&f.PeerCerts[0])
+		data, err := encode(&f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		changed, err := ReadRequest(data, time.Now())
+		if err == nil {
+			err = changed.CheckConflicts(ctx, laptop)
+		}
+		if err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: %v\nexpected an error with %q", c.name, err, c.want)
+		}
+	}
 }
