@@ -16,16 +16,18 @@ import (
 	"time"
 
 	"peerlink/admin"
+	"peerlink/internal/outproxy"
 	"peerlink/link"
 	"peerlink/node"
 )
 
 // Config has the settings of the node's service, and what is known about it.
 type Config struct {
-	Dir                   string // the node's directory
-	ServerCert, ServerKey string // files
-	Listen                string // where peers connect, as host:port
-	Peer                  string // the node ID of the only peer to be examined; empty: all
+	Dir                   string          // the node's directory
+	ServerCert, ServerKey string          // files
+	Listen                string          // where peers connect, as host:port
+	Peer                  string          // the node ID of the only peer to be examined; empty: all
+	Proxy                 *outproxy.Proxy // through which peers are reached; nil for none
 	Broker                Broker
 	Service               *admin.Links // what the running service says; nil if there is none, or it does not answer
 	ServiceErr            error        // why it does not answer

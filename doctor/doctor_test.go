@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	"peerlink/admin"
+	"peerlink/internal/outproxy"
+	"peerlink/internal/outproxy/proxytest"
 	"peerlink/link"
 	"peerlink/link/linktest"
 	"peerlink/node/nodetype"
@@ -134,4 +136,40 @@ func tree(t *testing.T, dir string) string {
 		t.Fatal(err)
 	}
 	return text.String()
+}
+
+// With a proxy, the checks of the name and of the connection say that the proxy does both, and the
+// others are the same.
+func TestThroughProxy(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	const server = "peer.invalid:1234"
+	f.peerServers(server)
+	f.peer.Start()
+	s := &proxytest.Server{Hosts: map[string]string{server: f.peer.Addr}}
+	f.must(s.Start("socks5"))
+	t.Cleanup(func() { s.Close() })
+	proxy, err := outproxy.Parse("socks5://" + s.Addr())
+	f.must(err)
+	f.cfg.Proxy = proxy
+	r, err := Run(t.Context(), f.cfg)
+	f.must(err)
+	for name, want := range map[string]string{
+		"dns":        "resolved by the proxy " + proxy.String() + ", not here",
+		"tcp":        "through the proxy " + proxy.String(),
+		"registered": "the peer knows this node",
+	} {
+		found := false
+		for _, c := range r.Checks {
+			if c.Name == name && c.Peer != "" {
+				found = c.State == Passed && strings.Contains(c.Detail, want)
+				if !found {
+					t.Errorf("%+v, want %q", c, want)
+				}
+			}
+		}
+		if !found {
+			t.Errorf("no check %s has passed", name)
+		}
+	}
 }

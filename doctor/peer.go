@@ -30,7 +30,7 @@ func (e *examination) checkPeers(ctx context.Context) {
 	}
 	probes := make(chan struct{}, maxProbes)
 	prober := link.NewProber(link.Config{
-		Dir: e.dir, Certificate: e.cert, Now: e.cfg.Now,
+		Dir: e.dir, Certificate: e.cert, Now: e.cfg.Now, Proxy: e.cfg.Proxy,
 		ConnectTimeout: e.cfg.ConnectTimeout, HandshakeTimeout: e.cfg.HandshakeTimeout,
 	})
 	var group errgroup.Group

@@ -21,6 +21,11 @@ type serverExamination struct {
 }
 
 func (s *serverExamination) run(ctx context.Context) {
+	if s.cfg.Proxy != nil {
+		s.pass("dns", s.server, "resolved by the proxy "+s.cfg.Proxy.String()+", not here")
+		s.probeFamilies(ctx, []family{{"by proxy", "tcp"}})
+		return
+	}
 	host, _, err := net.SplitHostPort(s.server)
 	if err != nil { // not in a stomp.toml that could be read
 		s.fail("dns", s.server, err.Error(), peerRemedies["nodeinfo"])
@@ -33,10 +38,10 @@ func (s *serverExamination) run(ctx context.Context) {
 		return
 	}
 	s.pass("dns", s.server, joinIPs(ips))
-	s.probeFamilies(ctx, ips)
+	s.probeFamilies(ctx, families(ips))
 }
 
-// family is IPv4 or IPv6.
+// family is a way to a server: IPv4, IPv6 or the proxy.
 type family struct{ name, network string }
 
 // families returns the families of addresses.
@@ -52,8 +57,7 @@ func families(ips []netip.Addr) (list []family) {
 
 // probeFamilies probes the server by each family of its addresses. If it can be reached by one, the
 // other is not needed.
-func (s *serverExamination) probeFamilies(ctx context.Context, ips []netip.Addr) {
-	list := families(ips)
+func (s *serverExamination) probeFamilies(ctx context.Context, list []family) {
 	probes := make([]link.Probe, len(list))
 	reached := false
 	for i, f := range list {
@@ -99,7 +103,11 @@ func (r *probeReport) tcp(otherFamily bool) {
 	failed := r.Failed()
 	switch {
 	case !failedAt(r.Probe, link.StageTCP) && !failedAt(r.Probe, link.StageDNS):
-		r.pass("tcp", r.subject, fmt.Sprintf("%s, %.1f ms", r.Address, 1000*r.seconds(link.StageTCP)))
+		to := r.Address
+		if r.Proxy != "" {
+			to = "through the proxy " + r.Proxy
+		}
+		r.pass("tcp", r.subject, fmt.Sprintf("%s, %.1f ms", to, 1000*r.seconds(link.StageTCP)))
 		r.tls()
 	case otherFamily && isNoRoute(failed.Err):
 		r.warn("tcp", r.subject, failed.Detail+"; the other family of addresses works", "nothing has to be done: this machine has no route for these addresses")

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"peerlink/broker"
+	"peerlink/internal/outproxy"
 	"peerlink/internal/pendingconns"
 	"peerlink/node"
 	"peerlink/stomp"
@@ -53,6 +54,10 @@ type Config struct {
 
 	// Outgoing connections, on which this node sends.
 
+	// Proxy is the proxy through which all connections to peers are made, and which resolves the names
+	// of their servers; nil for none. ConnectTimeout includes what the proxy needs. Info-bundles are
+	// fetched without it (see [Follow]).
+	Proxy  *outproxy.Proxy
 	Window int // unconfirmed messages per connection; 1,000
 	// UnconfirmedAfter is how long a peer may confirm nothing before the link counts as
 	// faulty; 30 s.

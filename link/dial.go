@@ -57,15 +57,16 @@ func (sd *sender) connect(ctx context.Context, st *peerState) (conn *peerConn, a
 // name has addresses of both families, the first one that connects is used (RFC 8305,
 // by [net.Dialer]). The handshake may fail there all the same: another program may use
 // the address, or the path may drop packets as large as those of a handshake. Then dial
-// tries the other addresses of the name before it returns an error.
+// tries the other addresses of the name before it returns an error. (A proxy resolves the name,
+// and chooses the address.)
 func (s *shared) dial(ctx context.Context, addr string, p *node.Peer, groups []tls.CurveID) (*peerConn, error) {
 	conn, used, err := s.dialOne(ctx, addr, p, groups)
 	if err == nil {
 		return conn, nil
 	}
 	errs := []error{withServer(addr, err)}
-	if used == nil {
-		return nil, errs[0] // none of the name's addresses accepts connections
+	if used == nil || s.cfg.Proxy != nil {
+		return nil, errs[0] // none of the name's addresses accepts connections, or they are not known
 	}
 	for _, other := range s.otherAddresses(ctx, addr, used) {
 		conn, _, err := s.dialOne(ctx, other, p, groups)
@@ -91,12 +92,23 @@ func withServer(addr string, err error) error {
 // dialOne is like dial, but does not try other addresses of a name after a failed
 // handshake. It returns the address used, or nil if there was no TCP connection.
 func (s *shared) dialOne(ctx context.Context, addr string, p *node.Peer, groups []tls.CurveID) (conn *peerConn, used net.Addr, err error) {
-	tcp, err := (&net.Dialer{Timeout: s.cfg.ConnectTimeout}).DialContext(ctx, "tcp", addr)
+	tcp, err := s.dialTCP(ctx, addr)
 	if err != nil {
 		return nil, nil, err
 	}
 	conn, err = s.clientHandshake(ctx, tcp, p, groups, func(tls.ConnectionState) {})
 	return conn, tcp.RemoteAddr(), err
+}
+
+// dialTCP makes a TCP connection to a server of a peer, through the proxy if there is one, within
+// [Config.ConnectTimeout].
+func (s *shared) dialTCP(ctx context.Context, addr string) (net.Conn, error) {
+	if s.cfg.Proxy == nil {
+		return (&net.Dialer{Timeout: s.cfg.ConnectTimeout}).DialContext(ctx, "tcp", addr)
+	}
+	ctx, cancel := context.WithTimeout(ctx, s.cfg.ConnectTimeout)
+	defer cancel()
+	return s.cfg.Proxy.Dial(ctx, addr)
 }
 
 // clientHandshake completes the TLS handshake with a peer's server. It calls shown when the server

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"peerlink/internal/excerpt"
+	"peerlink/internal/outproxy"
 	"peerlink/node/pki"
 	"peerlink/stomp"
 )
@@ -165,7 +166,10 @@ func describeOneError(err error) string {
 	var name *net.DNSError
 	var op *net.OpError
 	var notTLS tls.RecordHeaderError
+	var proxy *outproxy.Error
 	switch {
+	case errors.As(err, &proxy):
+		return fmt.Sprintf("the proxy %s, for a connection to %s: %s", proxy.Proxy, excerpt.Of(proxy.Address), describeOneError(proxy.Err))
 	case errors.As(err, &name) && name.IsNotFound:
 		return fmt.Sprintf("the name %s does not exist", excerpt.Of(name.Name))
 	case errors.As(err, &name):

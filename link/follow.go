@@ -17,6 +17,7 @@ import (
 	"peerlink/node"
 	"peerlink/node/follow"
 	"peerlink/node/infobundle"
+	"peerlink/stomp"
 )
 
 // Follow configures how peers that have moved are found. A peer may list, in its
@@ -26,16 +27,29 @@ import (
 // one updates the node's directory, as if the operator had signed the peer again with it,
 // or is kept in memory if the directory is read-only.
 //
+// A peer may also announce one such URL when it connects, in a header of CONNECT
+// ([BundleURLHeader]), which is sufficient if it has moved and none of the URLs known before leads to
+// its info-bundle. The announced URL is added to those in the peer's stomp.toml. If it is not one of
+// them and no info-bundle was fetched from it yet, or if the peer is unreachable, it makes a fetch due
+// soon. However often a peer announces URLs, the fetch begins at the earliest [Follow.After] after the
+// end of the last one, and is from [node.MaxBundleURLs] URLs at most.
+//
 // Peers for which following is switched off in the directory ([node.Dir.SetFollow]) are
 // skipped.
 type Follow struct {
 	Off   bool // fetch nothing
 	Local bool // allow URLs with loopback, link-local and private addresses
 
+	Roots *x509.CertPool // the authorities for https URLs; the system's
+
 	After    time.Duration // how long a peer must be unreachable before the first fetch; DefaultFollowAfter
 	MaxPause time.Duration // the maximum of the growing pauses between fetches, while a peer is unreachable; 1 h
 	Every    time.Duration // the mean time between fetches while a peer is reachable; 12 h
 }
+
+// BundleURLHeader is the header of CONNECT with which a node announces to a peer the URL of its newest
+// info-bundle. It is not in the specification; servers ignore headers that they do not know.
+const BundleURLHeader = "info-bundle-url"
 
 // DefaultFollowAfter is the default of [Follow.After]: longer than a restart takes.
 const DefaultFollowAfter = time.Minute
@@ -61,8 +75,15 @@ type follower struct {
 	pause       time.Duration          // the pause before nextRetry, without jitter
 	nextRoutine time.Time              // time of the next periodic fetch; zero before the first call of due
 	busy        bool                   // a fetch is in progress
+	lastEnd     time.Time              // when the last fetch ended; zero before the first
 	fetched     map[string]fetchResult // by URL
 	lastErr     string                 // the last error reported
+
+	// announced is the last URL that the peer has announced and that its stomp.toml did not list,
+	// announcedRoot the root certificate with which the peer was authenticated then.
+	announced     string
+	announcedRoot *x509.Certificate
+	nextAnnounced time.Time // from when on a fetch is due because of an announcement; zero: it is not
 }
 
 // fetchResult describes the last info-bundle found at a URL.
@@ -104,7 +125,45 @@ func (f *follower) due(cfg Follow) bool {
 	if f.nextRoutine.IsZero() {
 		f.nextRoutine = now.Add(rand.N(cfg.Every))
 	}
-	return !f.busy && (!now.Before(f.nextRoutine) || f.failing && !now.Before(f.nextRetry))
+	announced := !f.nextAnnounced.IsZero() && !now.Before(f.nextAnnounced) && now.Sub(f.lastEnd) >= cfg.After
+	return !f.busy && (announced || !now.Before(f.nextRoutine) || f.failing && !now.Before(f.nextRetry))
+}
+
+// announce records that the peer with this root certificate has announced a URL. listed reports
+// whether the peer's stomp.toml lists it. announce reports whether it has made a fetch due soon: after
+// up to half of [Follow.After], if the last fetch ended long enough ago.
+func (f *follower) announce(cfg Follow, url string, root *x509.Certificate, listed bool) (soon bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	known := listed
+	if !listed {
+		_, fetched := f.fetched[url]
+		known = fetched && f.announced == url && f.announcedRoot.Equal(root)
+		f.announced, f.announcedRoot = url, root
+	}
+	if known && !f.failing || !f.nextAnnounced.IsZero() {
+		return false
+	}
+	f.nextAnnounced = time.Now().Add(rand.N(cfg.After/2 + 1))
+	f.pause = cfg.After // if the info-bundle is not there yet, the pauses grow from the shortest again
+	return true
+}
+
+// urls returns the URLs to fetch from: those that the peer's stomp.toml lists, and the one that was
+// announced by the peer with this root certificate. If these are too many, a random one of those
+// listed is left out.
+func (f *follower) urls(listed []string, root *x509.Certificate) []string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.announced == "" || !f.announcedRoot.Equal(root) || slices.Contains(listed, f.announced) {
+		return listed
+	}
+	urls := append([]string{f.announced}, listed...)
+	if len(urls) > node.MaxBundleURLs {
+		leftOut := 1 + rand.N(len(listed))
+		urls = slices.Delete(urls, leftOut, leftOut+1)
+	}
+	return urls
 }
 
 // expedite makes the next fetch due immediately.
@@ -119,7 +178,7 @@ func (f *follower) expedite() {
 func (f *follower) begin() map[string]fetchResult {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.busy = true
+	f.busy, f.nextAnnounced = true, time.Time{}
 	return f.fetched
 }
 
@@ -130,6 +189,7 @@ func (f *follower) end(cfg Follow, results map[string]fetchResult, err error) (i
 	defer f.mu.Unlock()
 	f.busy, f.fetched = false, results
 	now := time.Now()
+	f.lastEnd = now
 	f.nextRoutine = now.Add(rand.N(2 * cfg.Every))
 	f.pause = min(2*f.pause, cfg.MaxPause)
 	f.nextRetry = now.Add(jitter(f.pause))
@@ -177,7 +237,7 @@ func (r *reconciler) followDue(ctx context.Context) {
 	}
 	for _, p := range r.peers.all() {
 		st := p.state.Load()
-		if st == nil || st.NoFollow || st.Stomp == nil || len(st.Stomp.BundleURLs) == 0 || !p.follower.due(r.cfg.Follow) {
+		if st == nil || st.NoFollow || len(p.follower.urls(st.bundleURLs(), st.Root)) == 0 || !p.follower.due(r.cfg.Follow) {
 			continue
 		}
 		select {
@@ -193,15 +253,47 @@ func (r *reconciler) followDue(ctx context.Context) {
 	}
 }
 
+// bundleURLs returns the URLs that the peer's stomp.toml lists.
+func (st *peerState) bundleURLs() []string {
+	if st.Stomp == nil {
+		return nil
+	}
+	return st.Stomp.BundleURLs
+}
+
+// announced records that the peer has announced a URL of its info-bundle, in the CONNECT of a
+// connection on which it was authenticated in the state st.
+func (s *shared) announced(log *slog.Logger, p *peer, st *peerState, url string) {
+	if url == "" || s.cfg.Follow.Off || st.NoFollow {
+		return
+	}
+	if err := node.CheckAnnouncedBundleURL(url); err != nil {
+		s.logFollowing(log, p, slog.LevelWarn, "the peer has announced a place of its info-bundle that is not used", "err", err)
+		return
+	}
+	if p.follower.announce(s.cfg.Follow, url, st.Root, slices.Contains(st.bundleURLs(), url)) {
+		s.logFollowing(log, p, slog.LevelInfo, "the peer has announced the place of its info-bundle, which will be fetched", "url", url)
+	}
+}
+
+// announcement returns the headers with which this node announces the place of its info-bundle.
+func (s *shared) announcement() []stomp.Header {
+	url := s.cfg.Dir.AnnouncedBundleURL()
+	if url == "" {
+		return nil
+	}
+	return []stomp.Header{{Name: BundleURLHeader, Value: url}}
+}
+
 // follow fetches the peer's info-bundle from all its URLs, and adopts the newest if it
 // is newer than the known one. previous are the results of the last fetch.
 func (r *reconciler) follow(ctx context.Context, p *peer, st *peerState, previous map[string]fetchResult) {
 	log := r.log.With("peer", p.id)
-	fetcher := &follow.Fetcher{AllowLocal: r.cfg.Follow.Local, OwnHosts: r.cfg.Dir.OwnHosts()}
+	fetcher := &follow.Fetcher{AllowLocal: r.cfg.Follow.Local, OwnHosts: r.cfg.Dir.OwnHosts(), Roots: r.cfg.Follow.Roots}
 	var newest *infobundle.Bundle
 	var errs []error
 	results := make(map[string]fetchResult)
-	for _, url := range st.Stomp.BundleURLs {
+	for _, url := range p.follower.urls(st.bundleURLs(), st.Root) {
 		last := previous[url]
 		if last.date > st.UpdatedAt {
 			// That info-bundle was not adopted, or the directory has been reset to an older
@@ -239,7 +331,7 @@ func (r *reconciler) follow(ctx context.Context, p *peer, st *peerState, previou
 
 // adoptBundle stores a newer info-bundle of a peer. The next reconciliation applies it.
 func (r *reconciler) adoptBundle(ctx context.Context, log *slog.Logger, p *peer, st *peerState, b *infobundle.Bundle) error {
-	stomp, err := node.ParseStompTOML(b.File(infobundle.StompTOML), r.cfg.Dir.Identity().ID)
+	config, err := node.ParseStompTOML(b.File(infobundle.StompTOML), r.cfg.Dir.Identity().ID)
 	if err != nil {
 		return err
 	}
@@ -247,24 +339,28 @@ func (r *reconciler) adoptBundle(ctx context.Context, log *slog.Logger, p *peer,
 	switch {
 	case readOnly(err):
 		newest := node.RevokedIn(b)
-		p.pendingUpdate.Store(&pendingUpdate{st.Root, b.UpdatedAt(), stomp, newest, newest.With(st.Revoked)})
+		p.pendingUpdate.Store(&pendingUpdate{st.Root, b.UpdatedAt(), config, newest, newest.With(st.Revoked)})
 		r.logFollowing(log, p, slog.LevelWarn, "the node's directory is read-only: what the peer has published is kept in memory only", "date", b.UpdatedAt())
 	case err != nil:
 		return err
 	case !updated:
 		return nil // another process has stored it already
 	}
-	if slices.Equal(stomp.Servers, st.Stomp.Servers) {
+	var old []string
+	if st.Stomp != nil {
+		old = st.Stomp.Servers
+	}
+	if slices.Equal(config.Servers, old) {
 		r.logFollowing(log, p, slog.LevelInfo, "peer has published a newer info-bundle, with the same servers", "date", b.UpdatedAt())
 	} else {
-		r.logFollowing(log, p, slog.LevelInfo, "peer has moved", "old", st.Stomp.Servers, "new", stomp.Servers, "date", b.UpdatedAt())
+		r.logFollowing(log, p, slog.LevelInfo, "peer has moved", "old", old, "new", config.Servers, "date", b.UpdatedAt())
 	}
 	return nil
 }
 
 // logFollowing logs, at a limited rate, what a peer can cause by what it publishes.
-func (r *reconciler) logFollowing(log *slog.Logger, p *peer, level slog.Level, text string, args ...any) {
-	r.logLimiter.Log(log, level, logthrottle.Key{Who: p.id, Kind: text}, text, args...)
+func (s *shared) logFollowing(log *slog.Logger, p *peer, level slog.Level, text string, args ...any) {
+	s.logLimiter.Log(log, level, logthrottle.Key{Who: p.id, Kind: text}, text, args...)
 }
 
 // readOnly reports whether err means that this process may not write to the node's

@@ -1,6 +1,7 @@
 package link
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -12,14 +13,16 @@ import (
 	"strings"
 	"time"
 
+	"peerlink/internal/excerpt"
+	"peerlink/internal/outproxy"
 	"peerlink/node"
 	"peerlink/stomp"
 )
 
 // The stages of a [Probe], in their order.
 const (
-	StageDNS     = "dns"     // resolving the name of the server; missing if it is an IP address
-	StageTCP     = "tcp"     // connecting
+	StageDNS     = "dns"     // resolving the name of the server; missing if it is an IP address, or a proxy resolves it
+	StageTCP     = "tcp"     // connecting, through the proxy if there is one
 	StageTLS     = "tls"     // the handshake, in which each side verifies the certificates of the other
 	StageConnect = "connect" // the opening of a STOMP session
 	StageReceipt = "receipt" // DISCONNECT and its receipt, one round trip
@@ -29,7 +32,8 @@ const (
 // disconnecting. No message is sent.
 type Probe struct {
 	Server  string    `json:"server"`            // as in the peer's stomp.toml
-	Address string    `json:"address,omitempty"` // the IP address and port that TCP connected to
+	Address string    `json:"address,omitempty"` // the IP address and port that TCP connected to; empty with a proxy
+	Proxy   string    `json:"proxy,omitempty"`   // the URL of the proxy, without user name and password
 	At      time.Time `json:"at"`                // when it began
 	OK      bool      `json:"ok"`
 	Stages  []Stage   `json:"stages"` // up to and including the first that failed
@@ -142,7 +146,7 @@ type probing struct {
 }
 
 // Probe probes one server of a peer, an address as host:port. network is "tcp", or "tcp4" or "tcp6"
-// for addresses of one family only. All stages together take at most about the times of the
+// for addresses of one family only, which a proxy does not know. All stages together take at most about the times of the
 // configuration. If no certificate from the peer is registered, the probe ends after the TLS handshake.
 func (pr *Prober) Probe(ctx context.Context, p *node.Peer, server, network string) Probe {
 	pg := &probing{Probe: Probe{Server: server, At: time.Now().UTC()}, shared: pr.shared, peer: p}
@@ -154,7 +158,9 @@ func (pr *Prober) Probe(ctx context.Context, p *node.Peer, server, network strin
 	if err != nil {
 		failure := explain(err, p.Identity.ID, pr.cfg.Now())
 		failure.Since = pg.At
-		if failure.Verdict == VerdictUnreachable {
+		if proxy := new(outproxy.Error); errors.As(err, &proxy) {
+			failure.Remedy = proxyRemedy(proxy)
+		} else if failure.Verdict == VerdictUnreachable {
 			failure.Remedy = unreachableRemedy(pg.Failed().Name, p.Identity.ID)
 		}
 		pg.Failure = &failure
@@ -176,7 +182,34 @@ func unreachableRemedy(stage, peer string) string {
 	return fmt.Sprintf("ask the owner of %s to look into the log of its service", peer)
 }
 
+// proxyRemedy returns what the operator can do if the proxy makes no connection to the peer.
+func proxyRemedy(e *outproxy.Error) string {
+	return fmt.Sprintf("see that --proxy is right and %s can be reached from here; if it answers, ask who runs it whether it permits connections to %s, and can make them", e.Proxy, excerpt.Of(e.Address))
+}
+
 func (pg *probing) run(ctx context.Context, network string) error {
+	if err := pg.reach(ctx, network); err != nil {
+		return err
+	}
+	if err := pg.stage(StageTLS, func() (string, error) { return pg.handshake(ctx) }); err != nil {
+		_, pg.Refused = certificateAlert(err)
+		return err
+	}
+	if pg.tls.own == nil {
+		return nil
+	}
+	return pg.session(ctx)
+}
+
+// reach makes a TCP connection, in one or two stages.
+func (pg *probing) reach(ctx context.Context, network string) error {
+	if pg.cfg.Proxy != nil {
+		pg.Proxy = pg.cfg.Proxy.String()
+		return pg.stage(StageTCP, func() (detail string, err error) {
+			pg.conn, err = pg.dialTCP(ctx, pg.Server)
+			return "through the proxy " + pg.Proxy, err
+		})
+	}
 	host, port, err := net.SplitHostPort(pg.Server)
 	if err != nil {
 		return pg.stage(StageDNS, func() (string, error) { return "", err })
@@ -190,17 +223,7 @@ func (pg *probing) run(ctx context.Context, network string) error {
 	}); err != nil {
 		return err
 	}
-	if err := pg.stage(StageTCP, func() (string, error) { return pg.connect(ctx, network, ips, port) }); err != nil {
-		return err
-	}
-	if err := pg.stage(StageTLS, func() (string, error) { return pg.handshake(ctx) }); err != nil {
-		_, pg.Refused = certificateAlert(err)
-		return err
-	}
-	if pg.tls.own == nil {
-		return nil
-	}
-	return pg.session(ctx)
+	return pg.stage(StageTCP, func() (string, error) { return pg.connect(ctx, network, ips, port) })
 }
 
 // stage runs a stage, and records its result.
@@ -278,7 +301,7 @@ func (pg *probing) handshake(ctx context.Context) (detail string, err error) {
 // classicalHandshake connects again, and completes the handshake with a key exchange that needs small
 // packets only.
 func (pg *probing) classicalHandshake(ctx context.Context) error {
-	conn, err := (&net.Dialer{Timeout: pg.cfg.ConnectTimeout}).DialContext(ctx, "tcp", pg.Address)
+	conn, err := pg.dialTCP(ctx, cmp.Or(pg.Address, pg.Server))
 	if err != nil {
 		return err
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"strings"
 	"sync"
 	"time"
 
@@ -71,11 +72,16 @@ func (a *acceptor) receive(ctx, graceCtx context.Context, conn *peerConn, id pki
 	})()
 	admitted()
 
+	var announced string
 	var err error
 	r.server, err = stomp.NewServer(stopCtx, conn, stomp.ServerConfig{
 		Destination:    a.cfg.Dir.Identity().Type.Destination(),
 		HeartBeat:      a.cfg.HeartBeat,
 		ConnectTimeout: a.cfg.ConnectTimeout,
+		OnConnect: func(connect *stomp.Frame) {
+			url, _ := connect.Get(BundleURLHeader)
+			announced = strings.Clone(url)
+		},
 	})
 	if err != nil {
 		a.logLimiter.Log(log, slog.LevelWarn, logthrottle.Key{Who: id.ID, Kind: "no STOMP connection"}, "no STOMP connection", "err", err)
@@ -83,6 +89,7 @@ func (a *acceptor) receive(ctx, graceCtx context.Context, conn *peerConn, id pki
 	}
 	defer r.server.Close()
 	a.logLimiter.Log(log, slog.LevelInfo, logthrottle.Key{Who: id.ID, Kind: "receiving"}, "receiving", "chain", describeChain(conn.chain))
+	a.announced(log, r.peer, r.state, announced)
 	recordClosed := r.recordOpened(conn)
 	r.peer.connected.Notify()
 	err = r.run(stopCtx, connGraceCtx)

@@ -47,6 +47,32 @@ func CheckBundleURL(s string) error {
 	return nil
 }
 
+// CheckAnnouncedBundleURL checks a URL that a node announces to a peer when it connects. Its rules are
+// those of [CheckBundleURL], and the scheme must be https: a node can announce another URL with each
+// connection, and must not be able to make its peers send plain requests to any server.
+func CheckAnnouncedBundleURL(s string) error {
+	if err := CheckBundleURL(s); err != nil {
+		return err
+	}
+	if u, err := url.Parse(s); err != nil || u.Scheme != "https" {
+		return fmt.Errorf("%q must start with https://", excerpt.Of(s))
+	}
+	return nil
+}
+
+// AnnouncedBundleURL returns the URL that this node announces to the peers to which it connects: the
+// first https one in its own stomp.toml that fits into a STOMP header, or "" if there is none, or if
+// the file can not be read or is invalid.
+func (d *Dir) AnnouncedBundleURL() string {
+	for _, u := range d.OwnBundleURLs() {
+		escaped := len(u) + strings.Count(u, ":") + strings.Count(u, `\`)
+		if CheckAnnouncedBundleURL(u) == nil && escaped <= maxHeaderValue {
+			return u
+		}
+	}
+	return ""
+}
+
 func checkURLHost(u *url.URL) error {
 	if port := u.Port(); port != "" || strings.HasSuffix(u.Host, ":") {
 		if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {

@@ -69,7 +69,8 @@ func (d *Dir) RegisterPeer(ctx context.Context, certPEM []byte) (p *Peer, alread
 		return nil, false, err
 	}
 	// sub-ca.crt comes last: its presence means "registered".
-	if err := durable.Replace(filepath.Join(dir, "sub-ca.crt"), certPEM, 0o644); err != nil {
+	// Text beside the PEM block is not copied, which could be control characters for a terminal.
+	if err := durable.Replace(filepath.Join(dir, "sub-ca.crt"), pki.EncodeCertificatePEM(cert), 0o644); err != nil {
 		return nil, false, err
 	}
 	p, err = d.Peer(issuer.ID)

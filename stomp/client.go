@@ -29,6 +29,8 @@ type ClientConfig struct {
 	Login       *string // login header, if any
 	Passcode    *string // passcode header, if any
 	Destination string  // destination header of every SEND
+	// Headers are added to STOMP. Servers ignore those that they do not know.
+	Headers []Header
 
 	HeartBeat      HeartBeat     // what to offer and to request
 	ConnectTimeout time.Duration // limit of the opening handshake; 0: DefaultConnectTimeout
@@ -74,6 +76,9 @@ func NewClient(ctx context.Context, nc net.Conn, cfg ClientConfig) (*Client, err
 	}
 	if cfg.Passcode != nil {
 		headers = append(headers, "passcode", *cfg.Passcode)
+	}
+	for _, h := range cfg.Headers {
+		headers = append(headers, h.Name, h.Value)
 	}
 	ctx, cancel := withConnectTimeout(ctx, cfg.ConnectTimeout)
 	defer cancel()

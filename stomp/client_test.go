@@ -77,6 +77,7 @@ func TestClientConnects(t *testing.T) {
 		{ClientConfig{Host: "h"}, base},
 		{ClientConfig{Host: "h", Login: &login, Passcode: &passcode},
 			append(slices.Clone(base), Header{"login", "me"}, Header{"passcode", "se:cret"})},
+		{ClientConfig{Host: "h", Headers: []Header{{"place", "https://x"}}}, append(slices.Clone(base), Header{"place", "https://x"})},
 	} {
 		nc, p := tcpPeer(t)
 		go NewClient(t.Context(), nc, tt.cfg)

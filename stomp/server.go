@@ -16,6 +16,10 @@ type ServerConfig struct {
 	HeartBeat      HeartBeat     // what to offer and to request
 	ConnectTimeout time.Duration // limit of the opening handshake; 0: DefaultConnectTimeout
 	Limits         Limits        // of received frames, receipts and errors; zero fields: DefaultLimits
+
+	// OnConnect, unless nil, is called with the client's first frame, CONNECT or STOMP, before
+	// CONNECTED is sent.
+	OnConnect func(connect *Frame)
 }
 
 // Received is a message that a [Server] has received.
@@ -47,7 +51,14 @@ func NewServer(ctx context.Context, nc net.Conn, cfg ServerConfig) (*Server, err
 	ctx, cancel := withConnectTimeout(ctx, cfg.ConnectTimeout)
 	defer cancel()
 	s := &Server{conn: NewConn(nc, cfg.Limits), destination: cfg.Destination}
-	if err := s.conn.Accept(ctx, Acceptance{HeartBeat: cfg.HeartBeat}); err != nil {
+	accept := Acceptance{HeartBeat: cfg.HeartBeat}
+	if cfg.OnConnect != nil {
+		accept.Check = func(connect *Frame) error {
+			cfg.OnConnect(connect)
+			return nil
+		}
+	}
+	if err := s.conn.Accept(ctx, accept); err != nil {
 		return nil, err
 	}
 	return s, nil

@@ -35,6 +35,22 @@ func serving(t *testing.T, nc net.Conn, p *peer, cfg ServerConfig) *Server {
 
 const send = "SEND\ndestination:/in\n"
 
+// A session opens whatever further headers the client's first frame has, and the server can see them
+// before the session opens.
+func TestServerSeesHeaders(t *testing.T) {
+	nc, p := tcpPeer(t)
+	place := make(chan string, 1)
+	go NewServer(t.Context(), nc, ServerConfig{OnConnect: func(connect *Frame) {
+		value, _ := connect.Get("place")
+		place <- value
+	}})
+	p.send("STOMP", "accept-version", "1.2", "host", "/", "place", "https://x", "place", "https://y", "other", "")
+	p.expect("CONNECTED")
+	if got := <-place; got != "https://x" {
+		t.Errorf("got %q", got)
+	}
+}
+
 // A message is accepted with any receipt header, also a repeated one. Optional headers
 // may be missing, and of a repeated header the first counts.
 func TestServerReceives(t *testing.T) {

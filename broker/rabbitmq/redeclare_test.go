@@ -51,7 +51,9 @@ func TestReset(t *testing.T) {
 }
 
 // Objects that were deleted while the connection stays are restored by the next check. Queues and
-// exchanges that were deleted are logged once.
+// exchanges that were deleted are logged, and not again by later checks. (Twice is possible: while
+// RabbitMQ is deleting an exchange, it may say that there is none, then that it is declared, and then
+// that there is none.)
 func TestDeletedWhileConnected(t *testing.T) {
 	s := rabbittest.Get(t)
 	log := new(logBuffer)
@@ -72,8 +74,8 @@ func TestDeletedWhileConnected(t *testing.T) {
 		})
 	}
 	for _, name := range []string{"queues=" + q.Queues[0], "exchanges=" + peerExchange(q)} {
-		if n := strings.Count(log.String(), name); n != 1 {
-			t.Errorf("the log has %d records with %s, want 1:\n%s", n, name, log)
+		if n := strings.Count(log.String(), name); n < 1 || n > 2 {
+			t.Errorf("the log has %d records with %s, want 1 or 2:\n%s", n, name, log)
 		}
 	}
 }

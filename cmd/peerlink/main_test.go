@@ -125,6 +125,8 @@ func TestScripts(t *testing.T) {
 			"sshagent":    sshAgent,
 			"agentkey":    agentKey,
 			"aside":       aside,
+			"proxy":       startProxy,
+			"https":       serveHTTPS,
 		},
 	})
 }

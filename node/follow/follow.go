@@ -83,12 +83,13 @@ type Fetcher struct {
 	// addresses of its interfaces: for example, the address of the router through which this
 	// machine is reached. Without AllowLocal, URLs must not lead to them either.
 	OwnHosts []string
+	// Roots are the authorities whose certificates https servers may have; nil means the system's.
+	Roots *x509.CertPool
 
 	ownHostAddrs []netip.Addr               // addresses of OwnHosts, during a fetch
 	interfaces   func() ([]net.Addr, error) // replaces the machine's interfaces in tests
 
-	maxTime time.Duration  // replaces the constant in tests
-	roots   *x509.CertPool // replaces the system's roots in tests
+	maxTime time.Duration // replaces the constant in tests
 }
 
 // Fetch fetches the info-bundle at an http or https URL. root is the pinned root certificate of the
@@ -198,7 +199,7 @@ func (f *Fetcher) transport() *http.Transport {
 	dialer := &net.Dialer{Control: f.control}
 	return &http.Transport{
 		DialContext:            dialer.DialContext,
-		TLSClientConfig:        &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: f.roots},
+		TLSClientConfig:        &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: f.Roots},
 		MaxResponseHeaderBytes: maxHeader,
 		DisableKeepAlives:      true,
 		DisableCompression:     true,

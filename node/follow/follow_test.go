@@ -170,7 +170,7 @@ func TestFetch(t *testing.T) {
 		{"invalid URL", "http://[", 0, nil, "missing ']'"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			f := Fetcher{AllowLocal: true, maxTime: tt.maxTime, roots: roots}
+			f := Fetcher{AllowLocal: true, maxTime: tt.maxTime, Roots: roots}
 			b, _, err := f.Fetch(context.Background(), tt.from, s.node.Root(), Tag{})
 			if tt.want == nil && tt.text == "" {
 				if err != nil || b.Identity != s.node.Identity() {

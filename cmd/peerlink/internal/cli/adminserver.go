@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"net"
 	"path/filepath"
 
@@ -57,6 +58,12 @@ func runLinks(ctx context.Context, f serveFlags, cfg link.Config, listener net.L
 	if server != nil {
 		defer recordService(cfg.Dir, f.record(state, server.Addresses()[0]), log)()
 	}
+	store := slog.String("state", state)
+	if state == "" {
+		store = slog.String("broker", "RabbitMQ")
+	}
+	// From here on, commands find the service, and its addresses accept connections.
+	log.Info("serving", "node", cfg.Dir.Identity().String(), "listen", listener.Addr().String(), store)
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	defer context.AfterFunc(ctx, func() { notifyServiceManager(log, daemon.SdNotifyStopping) })()

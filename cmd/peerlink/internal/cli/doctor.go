@@ -105,6 +105,9 @@ func (a *app) doctorConfig(cmd *cobra.Command, args []string, f doctorFlags) (cf
 		return cfg, err
 	}
 	cfg.HandshakeTimeout = f.timeouts.handshake
+	if cfg.Proxy, err = f.proxy.config(ctx, func(text string) { a.warn("%s", text) }); err != nil {
+		return cfg, err
+	}
 	d, err := a.open()
 	if err != nil {
 		d = nil // the first check shows the reason

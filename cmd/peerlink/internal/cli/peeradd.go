@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"crypto"
 	"errors"
@@ -69,10 +70,14 @@ you, as 12 words or as digits, and type it, or give it with --fingerprint.`,
 			if add.d, err = a.open(); err != nil {
 				return err
 			}
-			if err := add.add(cmd.Context(), args[0]); err != nil {
-				return named(args[0], err)
+			if err = add.add(cmd.Context(), args[0]); err != nil {
+				err = named(args[0], err)
 			}
-			return add.finish(asJSON)
+			if add.peer == nil {
+				return err
+			}
+			// With an error, the info-bundle was adopted nevertheless.
+			return cmp.Or(add.finish(asJSON), err)
 		},
 	}
 	add.trust.add(c)
@@ -208,10 +213,27 @@ func (p *peerAdding) fetchCertificate(ctx context.Context, fetcher *follow.Fetch
 		p.a.warn("the peer certificate for this node could not be fetched from %s: %v.", from, err)
 		return nil
 	}
+	if err := p.checkIssuer(data); err != nil {
+		return fmt.Errorf("the certificate at %s: %w", from, err)
+	}
 	if err := p.register(ctx, data); err != nil {
 		return fmt.Errorf("the certificate at %s: %w", from, err)
 	}
 	return nil
+}
+
+// checkIssuer returns an error if a certificate was not issued by the peer whose info-bundle was at the same
+// place: its owner, whose fingerprint was confirmed, must not decide which other nodes are registered.
+func (p *peerAdding) checkIssuer(certPEM []byte) error {
+	cert, err := pki.ParseCertificatePEM(certPEM)
+	if err != nil {
+		return err
+	}
+	issuer, err := pki.IdentityOf(cert.RawIssuer)
+	if err == nil && issuer != p.peer.Identity {
+		err = fmt.Errorf("it was issued by %s, not by %s, whose info-bundle is there, and was not registered: ask the owner of that place to offer their own certificate", issuer, p.peer.Identity)
+	}
+	return err
 }
 
 // finish prints what was done, what is missing, and what to hand over.

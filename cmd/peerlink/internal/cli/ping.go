@@ -21,6 +21,7 @@ const pingPause = time.Second
 // pingFlags are the flags of "ping".
 type pingFlags struct {
 	serverCert, serverKey string
+	proxy                 outboundProxy
 	count                 int
 	json                  bool
 }
@@ -40,8 +41,8 @@ func (a *app) pingCommand() *cobra.Command {
 		Long: `Connects to each server of a peer as "peerlink serve" does, with this node's
 certificate, and disconnects. It prints how long each stage has taken:
 
-  dns      resolving the server's name, unless it is an IP address
-  tcp      connecting
+  dns      resolving the server's name, unless it is an IP address, or --proxy is given
+  tcp      connecting, through the proxy if there is one
   tls      the handshake, in which each node verifies the other one's certificates
   connect  opening a STOMP session
   receipt  the end of the session, which the peer confirms: one round trip
@@ -63,6 +64,7 @@ named. The exit code is 1 if any server fails.`,
 		},
 	}
 	serverCertFlags(c, &f.serverCert, &f.serverKey)
+	outboundProxyFlags(c, &f.proxy)
 	c.Flags().IntVar(&f.count, "count", 1, "connect to each server `N` times, with a second between")
 	jsonFlag(c, &f.json)
 	return c
@@ -78,13 +80,17 @@ func (a *app) ping(cmd *cobra.Command, peer string, f pingFlags) error {
 	if err != nil {
 		return err
 	}
+	proxy, err := f.proxy.config(ctx, func(text string) { log.Warn(text) })
+	if err != nil {
+		return err
+	}
 	f.serverCert, f.serverKey = serviceCertificate(cmd, d, f.serverCert, f.serverKey)
 	a.serverFiles(&f.serverCert, &f.serverKey)
 	cert, err := loadCertificate(d, f.serverCert, f.serverKey, log)
 	if err != nil {
 		return err
 	}
-	pr := link.NewProber(link.Config{Dir: d, Certificate: cert})
+	pr := link.NewProber(link.Config{Dir: d, Certificate: cert, Proxy: proxy})
 	result := pingResult{Peer: id, OK: true}
 	for round := range f.count {
 		if round > 0 {
@@ -118,6 +124,9 @@ func (a *app) ping(cmd *cobra.Command, peer string, f pingFlags) error {
 // showProbe prints a line about a probe and, if it has failed, what that means.
 func (a *app) showProbe(p link.Probe) {
 	words := []string{terminal.Line(p.Server)}
+	if p.Proxy != "" {
+		words = append(words, "through "+terminal.Line(p.Proxy))
+	}
 	for _, s := range p.Stages {
 		if s.OK {
 			words = append(words, fmt.Sprintf("%s %s", s.Name, milliseconds(s.Seconds)))

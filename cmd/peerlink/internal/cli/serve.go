@@ -41,6 +41,7 @@ type serveFlags struct {
 	limits                limitFlags
 	timeouts              timeouts // set by environment variables only
 	proxyFrom             prefixes
+	proxy                 outboundProxy
 
 	logDropped func() uint64 // returns the number of dropped log records
 }
@@ -90,9 +91,16 @@ in the environment.
 Each queue of a peer ("peer queues") has a connection of its own, and several
 services may share the work of one node.
 
+In a network from which other machines are reached through a proxy only, --proxy
+names it. It is used for the connections to peers; info-bundles are fetched without it,
+because the addresses in their URLs could not be checked. A password is best given in
+--proxy-password-file.
+
 A peer that moves is found again if it publishes its info-bundle, which is then
 fetched (--follow). With --publish this node publishes its own; name the URL in
-nodeinfo/stomp.toml, as info-bundle-urls = ["http://…"]. See docs/moving.md.
+nodeinfo/stomp.toml, as info-bundle-urls = ["http://…"]. The first https:// URL there
+is also announced to the peers that this node connects to, so that they find it when all
+that they know is dead. See docs/moving.md.
 
 Messages that are still queued for a peer when it is deactivated are answered on
 behalf of the peer, so that the applications can release what they hold for it.
@@ -137,6 +145,7 @@ func (f *serveFlags) add(a *app, c *cobra.Command) {
 	fromEnv(flags, "listen", "PEERLINK_LISTEN", "SWPT_SERVER_PORT")
 	serverCertFlags(c, &f.serverCert, &f.serverKey)
 	proxyFromFlag(c, &f.proxyFrom)
+	outboundProxyFlags(c, &f.proxy)
 	brokerFlag(c, &f.broker)
 	queuePatternFlag(c, &f.queuePattern)
 	deadLetterSuffixFlag(c, &f.deadLetterSuffix)
@@ -186,12 +195,15 @@ func (a *app) serve(ctx context.Context, f serveFlags) error {
 	guard.ConfineService()
 	handleLevelSignals(ctx, level, log)
 	reportVariables(log, replacedInServe)
-	cfg, err := a.serviceConfig(&f, log)
+	cfg, err := a.serviceConfig(ctx, &f, log)
 	if cfg.Broker != nil {
 		defer cfg.Broker.Close()
 	}
 	if err != nil {
 		return err
+	}
+	if cfg.Proxy != nil {
+		log.Info("peers are connected to through a proxy", "proxy", cfg.Proxy.String())
 	}
 	cfg.Recheck = sighups(ctx)
 	stopPublishing, err := f.publish.start(ctx, cfg.Dir, log)
@@ -213,12 +225,15 @@ func (a *app) serve(ctx context.Context, f serveFlags) error {
 // serviceConfig returns the configuration of the links, after checking the flags, the node's directory,
 // and the server certificate. It opens no port, and does not connect to a broker; the caller must close
 // the broker in the configuration, if there is one, also after an error. It sets defaults in f.
-func (a *app) serviceConfig(f *serveFlags, log *slog.Logger) (cfg link.Config, err error) {
+func (a *app) serviceConfig(ctx context.Context, f *serveFlags, log *slog.Logger) (cfg link.Config, err error) {
 	if f.timeouts, err = timeoutsFromEnvironment(); err != nil {
 		return cfg, err
 	}
 	cfg = link.Config{Log: log, ProxyFrom: f.proxyFrom, HandshakeTimeout: f.timeouts.handshake}
 	if cfg.Follow, err = f.follow.config(); err != nil {
+		return cfg, err
+	}
+	if cfg.Proxy, err = f.proxy.config(ctx, func(text string) { log.Warn(text) }); err != nil {
 		return cfg, err
 	}
 	if err := f.limits.set(&cfg, f.broker); err != nil {
@@ -305,7 +320,6 @@ func serveRabbitMQ(ctx context.Context, f serveFlags, cfg link.Config, level *sl
 	if err != nil {
 		return err
 	}
-	cfg.Log.Info("serving", "node", cfg.Dir.Identity().String(), "listen", listener.Addr().String(), "broker", "RabbitMQ")
 	warnUnusedStore(cfg.Dir, f.state, cfg.Log)
 	adminConfig := admin.Config{Level: level, LogDropped: f.logDropped}
 	cfg.Log.Info("applications connect to RabbitMQ itself: this service has no local door for them")
@@ -361,7 +375,6 @@ func serveEmbedded(ctx context.Context, f serveFlags, cfg link.Config, level *sl
 		return fmt.Errorf("the door for applications: %w", err)
 	}
 
-	log.Info("serving", "node", d.Identity().String(), "listen", listener.Addr().String(), "state", state)
 	// The door stays open until the links have ended. Messages that applications send meanwhile are stored.
 	doorCtx, closeDoor := context.WithCancel(context.WithoutCancel(ctx))
 	defer closeDoor()

@@ -31,7 +31,7 @@ func (a *app) checkServe(cmd *cobra.Command, f serveFlags) error {
 	if err := f.checkAdmin(); err != nil {
 		return err
 	}
-	cfg, err := a.serviceConfig(&f, log)
+	cfg, err := a.serviceConfig(cmd.Context(), &f, log)
 	if cfg.Broker != nil {
 		defer cfg.Broker.Close()
 	}

@@ -84,9 +84,13 @@ another process sends from the queue, it waits.`,
 	}
 	s.certificateOptions(c)
 	s.commonOptions(c)
+	outboundProxyFlags(c, &s.proxy)
 	s.clientBufferOption(c, "b")
 	return a.swpt(c, &s, func(ctx context.Context, d *node.Dir, cfg link.Config, args []string) error {
 		var err error
+		if cfg.Proxy, err = s.proxy.config(ctx, func(text string) { cfg.Log.Warn(text) }); err != nil {
+			return err
+		}
 		if cfg.Certificate, err = loadCertificate(d, s.serverCert, s.serverKey, cfg.Log); err != nil {
 			return err
 		}
@@ -148,6 +152,7 @@ type swptSettings struct {
 	// Options, each of which has an environment variable.
 	port                       int
 	proxyFrom                  prefixes
+	proxy                      outboundProxy
 	serverCert, serverKey      string
 	nodedata, broker           string
 	serverBuffer, clientBuffer int // in messages; 0: not set
