@@ -189,7 +189,22 @@ func (d *Dir) heldGrants(ctx context.Context) (list []grant, err error) {
 		inFile, err := d.grantsInCertFile(path, ids)
 		list, errs = append(list, inFile...), append(errs, err)
 	}
-	return list, errors.Join(errs...)
+	list, err = d.withoutReplaced(list)
+	return list, errors.Join(append(errs, err)...)
+}
+
+// withoutReplaced removes the grants of peers whose subnet has gone to another node, according to the
+// record of what was signed on this machine. The files of this machine may still show the earlier peer.
+func (d *Dir) withoutReplaced(list []grant) ([]grant, error) {
+	record, err := signrecord.Read(d.file(filepath.FromSlash(RequestsFolder), signrecord.Name))
+	if err != nil {
+		return list, err
+	}
+	return slices.DeleteFunc(list, func(gr grant) bool {
+		return slices.ContainsFunc(record, func(e signrecord.Entry) bool {
+			return e.Replaces != "" && e.Replaces == gr.peerID && e.NodeID != gr.peerID && e.Subnet == gr.subnet
+		})
+	}), nil
 }
 
 // makingTime is how long heldGrants waits, for all peers together, for directories that the
@@ -305,8 +320,8 @@ func (d *Dir) recordedGrants() (list []grant, err error) {
 	if err != nil {
 		return nil, err
 	}
-	for _, e := range record {
-		if e.Subnet != "" {
+	for i, e := range record {
+		if e.Subnet != "" && record.Current(i) {
 			list = append(list, grant{subnet: e.Subnet, peerID: e.NodeID, file: RequestsFolder + "/" + signrecord.Name, certified: true})
 		}
 	}
@@ -343,14 +358,18 @@ func requestedSubnets(path string) (subnets []string, err error) {
 	}
 	var r struct {
 		PeerCerts []struct {
-			Subnet string `json:"subnet"`
+			Subnet   string `json:"subnet"`
+			Replaces *struct {
+				KeepSubnet bool `json:"keep_subnet"`
+			} `json:"replaces"`
 		} `json:"peer_certs"`
 	}
 	if err := json.Unmarshal(data, &r); err != nil {
 		return nil, fmt.Errorf("%s is damaged, a request that waits for a signature: %w; if its answer is not needed, \"peerlink request forget\" removes it", path, err)
 	}
 	for _, p := range r.PeerCerts {
-		if p.Subnet != "" {
+		// A subnet that is kept is granted to the earlier peer, whose files show that.
+		if p.Subnet != "" && (p.Replaces == nil || !p.Replaces.KeepSubnet) {
 			subnets = append(subnets, p.Subnet)
 		}
 	}
@@ -395,6 +414,28 @@ func (c *HeldSubnets) Check(peer pki.Identity, subnet string) error {
 	}
 	if other, ok := c.grants.find(subnet, isOther); ok {
 		return fmt.Errorf("subnet %s, requested for %s, or one that overlaps with it, already belongs to %s (%s)", subnet, peer, other.owner(), c.d.file(filepath.FromSlash(other.file)))
+	}
+	return nil
+}
+
+// CheckTakeover returns an error if a node can not get the subnet of the peer that it replaces: if the
+// peer is known and has another one, if a third node has it, or if the new node has a certificate with
+// another one.
+func (c *HeldSubnets) CheckTakeover(replaced string, next pki.Identity, subnet string) error {
+	known := c.grants.certificatesOf(replaced)
+	if _, same := known[subnet]; len(known) > 0 && !same {
+		return fmt.Errorf("subnet %s, requested for %s as that of %s, which has another one: %s", subnet, next, replaced, strings.Join(slices.Sorted(maps.Keys(known)), ", "))
+	}
+	for s, own := range c.grants.certificatesOf(next.ID) {
+		if s != subnet {
+			return fmt.Errorf("subnet %s, requested for %s, which has a certificate with the subnet %s already (%s): a node keeps its subnet for ever", subnet, next, s, c.d.file(filepath.FromSlash(own.file)))
+		}
+	}
+	third := func(gr grant) bool {
+		return gr.peerID != replaced && gr.peerID != next.ID && !c.d.isDeactivated(gr.peerID)
+	}
+	if other, ok := c.grants.find(subnet, third); ok {
+		return fmt.Errorf("subnet %s, requested for %s as that of %s, or one that overlaps with it, belongs to %s too (%s)", subnet, next, replaced, other.owner(), c.d.file(filepath.FromSlash(other.file)))
 	}
 	return nil
 }

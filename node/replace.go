@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -89,10 +90,22 @@ func (d *Dir) ReplacePeer(ctx context.Context, r Replacement, key func() (crypto
 		return nil, err
 	}
 	res := &ReplaceResult{CertFile: d.IssuedFile(r.Bundle.Identity.ID)}
+	if err := d.checkRequestRecord(r.Bundle); err != nil {
+		return nil, err
+	}
 	if d.identity.Type == nodetype.AccountingAuthority {
-		err = d.replaceAgent(ctx, r, signer)
+		err = d.replaceAgent(ctx, r, func(dir, subnet string) error {
+			if !r.KeepSubnet {
+				return d.addPeer(ctx, dir, r.Bundle, signer)
+			}
+			cert, err := d.signPeer(signer, r.Bundle, subnet)
+			if err != nil {
+				return err
+			}
+			return d.installPeer(dir, r.Bundle, cert, subnet)
+		})
 	} else {
-		res.Aside, err = d.replaceAuthority(r, signer)
+		res.Aside, err = d.replaceAuthority(r, func() (*x509.Certificate, error) { return d.signPeer(signer, r.Bundle, "") })
 	}
 	if err != nil {
 		return nil, err
@@ -142,8 +155,9 @@ func (d *Dir) checkReplacingAuthority(r Replacement) error {
 	return err
 }
 
-// replaceAuthority replaces an accounting authority by one with the same ID.
-func (d *Dir) replaceAuthority(r Replacement, key crypto.Signer) (aside string, err error) {
+// replaceAuthority replaces an accounting authority by one with the same ID. issue returns the peer
+// certificate, which is on record.
+func (d *Dir) replaceAuthority(r Replacement, issue func() (*x509.Certificate, error)) (aside string, err error) {
 	dir := d.file("peers", r.Peer)
 	kept := dir
 	if !isDir(dir) {
@@ -154,10 +168,7 @@ func (d *Dir) replaceAuthority(r Replacement, key crypto.Signer) (aside string, 
 	if err != nil {
 		return "", err
 	}
-	if err := d.checkRequestRecord(r.Bundle); err != nil {
-		return "", err
-	}
-	cert, err := d.signPeer(key, r.Bundle, "")
+	cert, err := issue()
 	if err != nil {
 		return "", err
 	}
@@ -293,8 +304,9 @@ func (d *Dir) checkKnownSuccessor(r Replacement, old *Peer) error {
 }
 
 // replaceAgent replaces an agent by another one, with another ID. The earlier one is deactivated first,
-// so that no two nodes have the same subnet at the same time.
-func (d *Dir) replaceAgent(ctx context.Context, r Replacement, key crypto.Signer) error {
+// so that no two nodes have the same subnet at the same time. add makes the new one a peer with the
+// directory dir; subnet is that of the earlier one.
+func (d *Dir) replaceAgent(ctx context.Context, r Replacement, add func(dir, subnet string) error) error {
 	old, err := d.Peer(r.Peer)
 	if err != nil {
 		return err
@@ -303,9 +315,6 @@ func (d *Dir) replaceAgent(ctx context.Context, r Replacement, key crypto.Signer
 		if err := d.checkTakeover(ctx, r, old.Subnet); err != nil {
 			return err
 		}
-	}
-	if err := d.checkRequestRecord(r.Bundle); err != nil {
-		return err
 	}
 	// The successor is recorded before, because nothing that waits may be answered in the name of the
 	// earlier peer for accounts that another node has.
@@ -320,19 +329,8 @@ func (d *Dir) replaceAgent(ctx context.Context, r Replacement, key crypto.Signer
 	if _, err := d.markDeactivated(r.Peer); err != nil {
 		return err
 	}
-	dir := d.file("peers", r.Bundle.Identity.ID)
-	switch {
-	case isDir(dir):
-	case r.KeepSubnet:
-		cert, err := d.signPeer(key, r.Bundle, old.Subnet)
-		if err != nil {
-			return err
-		}
-		if err := d.installPeer(dir, r.Bundle, cert, old.Subnet); err != nil {
-			return err
-		}
-	default:
-		if err := d.addPeer(ctx, dir, r.Bundle, key); err != nil {
+	if dir := d.file("peers", r.Bundle.Identity.ID); !isDir(dir) {
+		if err := add(dir, old.Subnet); err != nil {
 			return err
 		}
 	}

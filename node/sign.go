@@ -153,7 +153,7 @@ func checkPinnedRoot(dir string, b *infobundle.Bundle) error {
 		return otherCertificateError(b)
 	}
 	return fmt.Errorf("%s is %w (%s): "+
-		"anyone can make an info-bundle in this name, and accepting it would be a break-in, so it is refused. If its owner has lost the root key, and tells you so, \"peerlink peer replace\" replaces it, with this node's root key on the machine",
+		"anyone can make an info-bundle in this name, and accepting it would be a break-in, so it is refused. If its owner has lost the root key, and tells you so, \"peerlink peer replace\" replaces it (or \"peerlink request new --replace\", if this node's root key is on another machine)",
 		b.Identity, ErrOtherRoot, pki.Fingerprint(pinned.PublicKey))
 }
 

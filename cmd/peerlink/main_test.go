@@ -143,12 +143,13 @@ func readEnv(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Setenv(args[0], strings.TrimSpace(ts.ReadFile(args[1])))
 }
 
-// fingerprint NAME BUNDLE sets a variable to the fingerprint of a bundle's root
-// key, which the owner of the key would read out on the telephone.
+// fingerprint NAME BUNDLE sets the variables NAME and NAMEWORDS to the fingerprint of a bundle's root
+// key and its words, which the owner of the key would read out on the telephone.
 func fingerprintOf(ts *testscript.TestScript, neg bool, args []string) {
 	b, err := infobundle.Read([]byte(ts.ReadFile(args[1])), time.Now())
 	ts.Check(err)
 	ts.Setenv(args[0], pki.Fingerprint(b.Root.PublicKey))
+	ts.Setenv(args[0]+"WORDS", strings.Join(pki.FingerprintWords(b.Root.PublicKey), " "))
 }
 
 // snapshot DIR records the content of a directory.

@@ -12,6 +12,8 @@ import (
 	"peerlink/internal/durable"
 	"peerlink/node"
 	"peerlink/node/infobundle"
+	"peerlink/node/pki"
+	"peerlink/node/signrecord"
 )
 
 // Change is a changed value in the node's own info-bundle. A missing value is "".
@@ -64,6 +66,73 @@ func ChangesSinceSigned(d *node.Dir, files []infobundle.File, now time.Time) (si
 		return "", nil, err
 	}
 	return "what was last signed here, dated " + last.info.date, compareSettings(settingsOf(last.info.files), settingsOf(files)), nil
+}
+
+// KnownPeer is what this machine knows of a peer that is to be replaced.
+type KnownPeer struct {
+	Peer    string   // node ID
+	Since   string   // describes where the state was found; "" if nothing is known
+	Changes []Change // by the replacement, compared with that state
+}
+
+// ReplacementChanges compares the replacements of peers in the request with what d, this machine's copy
+// of the node's directory, and the record of what was signed here say of these peers. The result has an
+// element for each item of the kind [KindReplacement], in the order of [Request.Summary].
+func (r *Request) ReplacementChanges(d *node.Dir) (list []KnownPeer, err error) {
+	record, err := signrecord.Read(signRecordPath(d))
+	if err != nil {
+		return nil, err
+	}
+	for _, p := range r.peers {
+		if p.replaces == nil {
+			continue
+		}
+		known, before := KnownPeer{Peer: p.replaces.id}, []setting(nil)
+		last := -1
+		for i, e := range record {
+			if e.Kind == signrecord.PeerCert && e.NodeID == p.replaces.id {
+				last = i
+			}
+		}
+		peer, err := d.Peer(p.replaces.id)
+		switch {
+		case last >= 0:
+			known.Since = fmt.Sprintf("the certificate that was signed here on %s", record[last].Time)
+			before = peerSettings(record[last].NodeID, record[last].Fingerprint, record[last].Subnet, nil)
+		case err == nil:
+			known.Since = "the copy of the peer in " + d.Path()
+			before = peerSettings(peer.Identity.ID, pki.Fingerprint(peer.Root.PublicKey), peer.Subnet, peer.Stomp)
+		case !errors.Is(err, node.ErrUnknownPeer):
+			return nil, err
+		}
+		if known.Since != "" {
+			var stomp *node.StompConfig
+			if last < 0 && peer.Stomp != nil {
+				stomp = p.stomp
+			}
+			after := peerSettings(p.bundle.Identity.ID, pki.Fingerprint(p.bundle.Root.PublicKey), p.subnet, stomp)
+			known.Changes = compareSettings(before, after)
+			if claimed := pki.Fingerprint(p.replaces.root.PublicKey); before[1].shown != claimed && len(known.Changes) > 0 {
+				known.Changes = append(known.Changes, Change{"the earlier root key, as the request names it,", before[1].shown, claimed})
+			}
+		}
+		list = append(list, known)
+	}
+	return list, nil
+}
+
+// peerSettings returns what is compared of a peer. stomp is nil if it is not known.
+func peerSettings(id, fingerprint, subnet string, stomp *node.StompConfig) []setting {
+	list := []setting{{"node ID", id, []byte(id)}, {"root key", fingerprint, []byte(fingerprint)}}
+	if subnet != "" {
+		list = append(list, setting{"subnet", subnet, []byte(subnet)})
+	}
+	if stomp != nil {
+		for _, v := range stompValues(stomp) {
+			list = append(list, setting{v[0], v[1], []byte(v[1])})
+		}
+	}
+	return list
 }
 
 // lastSigned returns the last request with an info-bundle that [Request.RecordSigned] has stored,

@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -19,11 +20,11 @@ import (
 	"peerlink/node/pki"
 )
 
-// Requested is one item to be signed by the root key: a [ServerCert], a [PeerCert] or an
-// [InfoBundle].
+// Requested is one item to be signed by the root key: a [ServerCert], a [PeerCert], a [Replacement] or
+// an [InfoBundle].
 type Requested interface {
 	// add checks the item and adds it to the collection.
-	add(c *collection) error
+	add(ctx context.Context, c *collection) error
 }
 
 // ServerCert requests a server certificate for the node itself.
@@ -36,6 +37,14 @@ type ServerCert struct {
 // PeerCert requests the peer certificate for a node that is not a peer yet.
 type PeerCert struct {
 	Bundle []byte // the node's info-bundle
+}
+
+// Replacement requests the peer certificate for a node that takes the place of a peer whose owner has
+// lost the root key. The caller must have made sure that both have the same owner.
+type Replacement struct {
+	Peer       string // node ID of the peer
+	Bundle     []byte // the node's info-bundle
+	KeepSubnet bool   // an accounting authority gives the node the peer's subnet, and so its accounts
 }
 
 // InfoBundle requests the node's own info-bundle, with the current content of the nodeinfo
@@ -76,7 +85,7 @@ func collect(ctx context.Context, d *node.Dir, items []Requested, now time.Time,
 	}
 	err = d.Locked(ctx, func(l *node.Locked) error {
 		c := &collection{l: l, d: d, now: now}
-		if err := c.addAll(items); err != nil {
+		if err := c.addAll(ctx, items); err != nil {
 			return err
 		}
 		if r, err = c.store(ctx, step); err != nil {
@@ -111,7 +120,7 @@ func (c *collection) store(ctx context.Context, step func() error) (*Request, er
 
 // addAll adds the items to the request, except for the values that are reserved later, and checks
 // the request.
-func (c *collection) addAll(items []Requested) error {
+func (c *collection) addAll(ctx context.Context, items []Requested) error {
 	id := make([]byte, idDigits/2)
 	rand.Read(id)
 	self := c.d.Identity()
@@ -128,7 +137,7 @@ func (c *collection) addAll(items []Requested) error {
 	}
 	var errs []error
 	for _, item := range items {
-		errs = append(errs, item.add(c))
+		errs = append(errs, item.add(ctx, c))
 	}
 	if err := errors.Join(errs...); err != nil {
 		return err
@@ -143,18 +152,27 @@ func (c *collection) checkWithPlaceholders() error {
 	for i := range c.file.ServerCerts {
 		c.file.ServerCerts[i].Serial = serialHex(c.l.NewSerial())
 	}
+	placeholders := c.file
+	placeholders.PeerCerts = slices.Clone(c.file.PeerCerts)
+	used := make(map[string]bool)
 	for i := range c.file.PeerCerts {
-		p := &c.file.PeerCerts[i]
-		p.Serial = serialHex(c.l.NewSerial())
-		switch {
-		case c.d.Identity().Type != nodetype.AccountingAuthority:
-		case c.peers[i].Type == nodetype.CreditorsAgent:
-			p.Subnet = fmt.Sprintf("%06x", i+1)
-		default:
-			p.Subnet = fmt.Sprintf("%s%02x", c.d.Identity().ID, i)
+		c.file.PeerCerts[i].Serial = serialHex(c.l.NewSerial())
+		placeholders.PeerCerts[i].Serial = c.file.PeerCerts[i].Serial
+		used[c.file.PeerCerts[i].Subnet] = true // that of a replaced peer
+	}
+	for i := range placeholders.PeerCerts {
+		p := &placeholders.PeerCerts[i]
+		for n := 1; p.Subnet == "" && c.d.Identity().Type == nodetype.AccountingAuthority; n++ {
+			subnet := fmt.Sprintf("%s%02x", c.d.Identity().ID, n)
+			if c.peers[i].Type == nodetype.CreditorsAgent {
+				subnet = fmt.Sprintf("%06x", n)
+			}
+			if !used[subnet] {
+				p.Subnet, used[subnet] = subnet, true
+			}
 		}
 	}
-	data, err := encode(&c.file)
+	data, err := encode(&placeholders)
 	if err != nil {
 		return err
 	}
@@ -167,6 +185,9 @@ func (c *collection) checkWithPlaceholders() error {
 func (c *collection) reserve(ctx context.Context, step func() error) error {
 	for i := range c.file.PeerCerts {
 		p := &c.file.PeerCerts[i]
+		if p.Replaces != nil && p.Replaces.KeepSubnet {
+			continue
+		}
 		if err := step(); err != nil {
 			return err
 		}
@@ -184,7 +205,7 @@ func (c *collection) reserve(ctx context.Context, step func() error) error {
 	return c.l.AdvanceDate(c.date)
 }
 
-func (a ServerCert) add(c *collection) error {
+func (a ServerCert) add(_ context.Context, c *collection) error {
 	path, err := c.output(a.File)
 	if err != nil {
 		return err
@@ -206,7 +227,7 @@ func (a ServerCert) add(c *collection) error {
 	return nil
 }
 
-func (a PeerCert) add(c *collection) error {
+func (a PeerCert) add(_ context.Context, c *collection) error {
 	b, err := infobundle.Read(a.Bundle, c.now)
 	if err != nil {
 		return err
@@ -219,7 +240,25 @@ func (a PeerCert) add(c *collection) error {
 	return nil
 }
 
-func (a InfoBundle) add(c *collection) error {
+func (a Replacement) add(ctx context.Context, c *collection) error {
+	b, err := infobundle.Read(a.Bundle, c.now)
+	if err != nil {
+		return err
+	}
+	root, subnet, err := c.l.ReplacedPeer(ctx, node.Replacement{Peer: a.Peer, Bundle: b, KeepSubnet: a.KeepSubnet})
+	if err != nil {
+		return fmt.Errorf("replace %s by %s: %w", a.Peer, b.Identity, err)
+	}
+	f := peerCertFile{Bundle: a.Bundle, Replaces: &replacedFile{Root: pki.EncodeCertificatePEM(root), KeepSubnet: a.KeepSubnet && subnet != ""}}
+	if f.Replaces.KeepSubnet {
+		f.Subnet = subnet
+	}
+	c.file.PeerCerts = append(c.file.PeerCerts, f)
+	c.peers = append(c.peers, b.Identity)
+	return nil
+}
+
+func (a InfoBundle) add(_ context.Context, c *collection) error {
 	path, err := c.output(a.File)
 	if err != nil {
 		return err

@@ -147,6 +147,12 @@ func (f *filing) items() error {
 	}
 	for i, p := range f.r.peers {
 		item := FiledItem{Item: peerItem(p), Path: f.d.IssuedFile(p.bundle.Identity.ID)}
+		if p.replaces != nil {
+			if err := f.item(item, f.replacement(p, f.a.peers[i])...); err != nil {
+				return err
+			}
+			continue
+		}
 		ensureSubnet := func() (State, error) {
 			err := f.l.EnsureSubnet(f.ctx, p.bundle.Identity, p.subnet)
 			if errors.Is(err, node.ErrSubnetTaken) {
@@ -188,6 +194,36 @@ func (f *filing) items() error {
 	date := func() (State, error) { return filed, f.l.AdvanceDate(f.r.info.date) }
 	publish := func() (State, error) { return filed, f.l.PublishBundle(bundle) }
 	return f.item(FiledItem{Item: f.r.infoItem(), Path: f.r.info.file}, date, publish, f.output(f.r.info.file, bundle))
+}
+
+// replacement returns the changes that file a replacement.
+func (f *filing) replacement(p peerCert, cert *x509.Certificate) []func() (State, error) {
+	done := false
+	check := func() (State, error) {
+		var err error
+		done, err = f.l.CheckReplaceable(f.ctx, p.replacement(), p.replaces.root, p.subnet)
+		if err != nil {
+			err = fmt.Errorf("%w; this certificate is not filed, and must not be used", err)
+		}
+		return alreadyFiled, err
+	}
+	record := func() (State, error) {
+		if done {
+			return alreadyFiled, nil
+		}
+		return filed, f.l.FileCertificate(cert)
+	}
+	replace := func() (State, error) {
+		if done {
+			return alreadyFiled, nil
+		}
+		added, err := f.l.FileReplacement(f.ctx, p.replacement(), cert, p.subnet)
+		if added {
+			return filed, err
+		}
+		return alreadyFiled, err
+	}
+	return []func() (State, error){check, record, replace}
 }
 
 // item files one item by calling changes in order, until one fails. The last one that it has

@@ -84,6 +84,13 @@ type peerCertFile struct {
 	Serial string `json:"serial"`
 	Bundle []byte `json:"bundle"`           // the peer's info-bundle
 	Subnet string `json:"subnet,omitempty"` // if the node is an accounting authority
+
+	Replaces *replacedFile `json:"replaces,omitempty"` // the peer whose place the new one takes
+}
+
+type replacedFile struct {
+	Root       []byte `json:"root_certificate"` // PEM
+	KeepSubnet bool   `json:"keep_subnet,omitempty"`
 }
 
 type infoBundleFile struct {

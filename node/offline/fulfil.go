@@ -111,7 +111,9 @@ func (r *Request) CheckConflicts(ctx context.Context, d *node.Dir) error {
 	for _, p := range r.peers {
 		checkSerial(serialHex(p.serial))
 		errs = append(errs, checkPeerRoot(d, p))
-		if held != nil {
+		if held != nil && p.replaces != nil && p.replaces.keepSubnet {
+			errs = append(errs, held.CheckTakeover(p.replaces.id, p.bundle.Identity, p.subnet))
+		} else if held != nil {
 			if err := held.Check(p.bundle.Identity, p.subnet); err != nil {
 				errs = append(errs, fmt.Errorf("%w; if the file in parentheses is a certificate, copy it into the folder certs of the online machine's directory, forget the request there (\"peerlink request forget\"), and make a new one, which has another subnet", err))
 			}
@@ -168,6 +170,8 @@ func checkPeerRoot(d *node.Dir, p peerCert) error {
 		return nil
 	case err != nil:
 		return err
+	case p.replaces != nil && p.replaces.id == p.bundle.Identity.ID:
+		return nil // the operator is shown both root keys
 	case !known.Root.Equal(p.bundle.Root):
 		return fmt.Errorf("%s is known here with another root certificate (%s): signing a second one in the same name would be a break-in",
 			p.bundle.Identity, pki.Fingerprint(known.Root.PublicKey))

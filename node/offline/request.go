@@ -54,10 +54,23 @@ func (s serverCert) validity() time.Duration { return time.Duration(s.days) * 24
 
 // peerCert requests the peer certificate of a new peer.
 type peerCert struct {
-	serial *big.Int
-	bundle *infobundle.Bundle
-	stomp  *node.StompConfig
-	subnet string
+	serial   *big.Int
+	bundle   *infobundle.Bundle
+	stomp    *node.StompConfig
+	subnet   string
+	replaces *replacedPeer // nil if the node takes nobody's place
+}
+
+// replacedPeer is a peer that has lost its root key.
+type replacedPeer struct {
+	id         string
+	root       *x509.Certificate
+	keepSubnet bool // the new node gets its subnet, and so its accounts
+}
+
+// replacement returns the replacement that the certificate is for. p.replaces must not be nil.
+func (p peerCert) replacement() node.Replacement {
+	return node.Replacement{Peer: p.replaces.id, Bundle: p.bundle, KeepSubnet: p.replaces.keepSubnet}
 }
 
 // infoBundle requests the node's own info-bundle.
@@ -243,8 +256,41 @@ func (r *Request) addPeerCert(f peerCertFile, now time.Time, left *int) error {
 	if id.Type == nodetype.DebtorsAgent && len(p.subnet) != len(r.Node.ID)+2 {
 		return fmt.Errorf("subnet %q for %s: expected %s and 2 more hex digits", p.subnet, id, r.Node.ID)
 	}
+	if f.Replaces != nil {
+		if p.replaces, err = r.readReplaced(f.Replaces, p.bundle, now); err != nil {
+			return fmt.Errorf("the peer that %s replaces: %w", id, err)
+		}
+	}
 	r.peers = append(r.peers, p)
 	return nil
+}
+
+// readReplaced reads the part of a request that names the peer whose place the node of a bundle takes.
+func (r *Request) readReplaced(f *replacedFile, next *infobundle.Bundle, now time.Time) (*replacedPeer, error) {
+	root, err := pki.ParseCertificatePEM(f.Root)
+	if err != nil {
+		return nil, err
+	}
+	if !bytes.Equal(f.Root, pki.EncodeCertificatePEM(root)) {
+		return nil, errors.New("its root certificate has text around it")
+	}
+	old, err := pki.CheckRoot(root, now)
+	authority := r.Node.Type == nodetype.AccountingAuthority
+	switch {
+	case err != nil:
+		return nil, err
+	case old.Type != next.Identity.Type:
+		return nil, fmt.Errorf("it is %s, a node of another type", old)
+	case root.Equal(next.Root):
+		return nil, errors.New("it has the same root certificate, so that there is nothing to replace")
+	case authority && old == next.Identity:
+		return nil, errors.New("its ID follows from its root key: expected another ID")
+	case !authority && old != next.Identity:
+		return nil, fmt.Errorf("it is %s: an accounting authority keeps its ID", old)
+	case !authority && f.KeepSubnet:
+		return nil, fmt.Errorf("%s gives no subnets", r.Node)
+	}
+	return &replacedPeer{id: old.ID, root: root, keepSubnet: f.KeepSubnet}, nil
 }
 
 func (r *Request) addInfoBundle(f *infoBundleFile, now time.Time) error {
@@ -306,6 +352,9 @@ func (r *Request) checkDistinct() error {
 		errs = append(errs, once("serial number", serialHex(p.serial)), once("peer", p.bundle.Identity.ID))
 		if p.subnet != "" {
 			errs = append(errs, once("subnet", p.subnet))
+		}
+		if p.replaces != nil && p.replaces.id != p.bundle.Identity.ID {
+			errs = append(errs, once("peer", p.replaces.id))
 		}
 	}
 	if r.info != nil {

@@ -36,7 +36,11 @@ func (r *Request) certificates() []signrecord.Certificate {
 		})
 	}
 	for _, p := range r.peers {
-		all = append(all, signrecord.PeerCertificate(p.bundle.Identity, p.bundle.Root, p.subnet, serialHex(p.serial)))
+		c := signrecord.PeerCertificate(p.bundle.Identity, p.bundle.Root, p.subnet, serialHex(p.serial))
+		if p.replaces != nil && (p.replaces.keepSubnet || p.replaces.id == c.NodeID) {
+			c.Replaces = p.replaces.id
+		}
+		all = append(all, c)
 	}
 	return all
 }
@@ -57,7 +61,11 @@ func (r *Request) RecordSigned(ctx context.Context, d *node.Dir, now time.Time) 
 		}
 		// After the record, from which [node.Dir.Repair] makes missing reservations.
 		for _, p := range r.peers {
-			if err := l.EnsureReserved(p.bundle.Identity, p.subnet); err != nil {
+			reserve := func() error { return l.EnsureReserved(p.bundle.Identity, p.subnet) }
+			if p.replaces != nil && p.replaces.keepSubnet {
+				reserve = func() error { return l.AssignSubnet(p.replaces.id, p.bundle.Identity, p.subnet) }
+			}
+			if err := reserve(); err != nil {
 				return err
 			}
 		}

@@ -1,10 +1,13 @@
 package offline
 
 import (
+	"crypto"
 	"fmt"
+	"strconv"
 	"strings"
 	"time"
 
+	"peerlink/node"
 	"peerlink/node/pki"
 )
 
@@ -16,7 +19,9 @@ const (
 	KindServerCert Kind = "server-certificate" // for a server of the node itself
 	KindPeerCert   Kind = "peer-certificate"   // makes another node a peer
 	KindInfoBundle Kind = "info-bundle"        // of the node itself
-	KindRootCSR    Kind = "root-csr"           // the root key's signing request, once, for info-bundles
+	// KindReplacement is for a certificate that makes another node a peer in the place of an earlier one.
+	KindReplacement Kind = "peer-replacement"
+	KindRootCSR     Kind = "root-csr" // the root key's signing request, once, for info-bundles
 )
 
 // Item describes the purpose of one of the root key's signatures. Its content has been
@@ -30,13 +35,21 @@ type Item struct {
 	ID   string `json:"node_id"`
 	// Fingerprint is the [pki.Fingerprint] of the key to be certified (the server's key, or
 	// the peer's root key), or of this node's root key if Kind is KindRootCSR.
-	Fingerprint string   `json:"fingerprint,omitempty"`
-	Serial      string   `json:"serial,omitempty"`  // of the certificate, in hex
-	Days        int      `json:"days,omitempty"`    // validity of a server certificate
-	Subnet      string   `json:"subnet,omitempty"`  // given to the peer by an accounting authority
-	Date        string   `json:"date,omitempty"`    // of an info-bundle
-	Servers     []string `json:"servers,omitempty"` // "host:port", of the peer or in the own info-bundle
-	Files       []string `json:"files,omitempty"`   // names of the files in the own info-bundle
+	Fingerprint string `json:"fingerprint,omitempty"`
+	// Words are the [pki.FingerprintWords] of a root key.
+	Words string `json:"fingerprint_words,omitempty"`
+	// Replaces is the ID of the peer whose place the node takes, and ReplacedFingerprint that of its
+	// earlier root key.
+	Replaces            string `json:"replaces,omitempty"`
+	ReplacedFingerprint string `json:"replaced_fingerprint,omitempty"`
+	// KeepSubnet is whether the node gets the subnet of the peer that it replaces, and so its accounts.
+	KeepSubnet bool     `json:"keep_subnet,omitempty"`
+	Serial     string   `json:"serial,omitempty"`  // of the certificate, in hex
+	Days       int      `json:"days,omitempty"`    // validity of a server certificate
+	Subnet     string   `json:"subnet,omitempty"`  // given to the peer by an accounting authority
+	Date       string   `json:"date,omitempty"`    // of an info-bundle
+	Servers    []string `json:"servers,omitempty"` // "host:port", of the peer or in the own info-bundle
+	Files      []string `json:"files,omitempty"`   // names of the files in the own info-bundle
 	// Hashes are the SHA-256 of the Files, in hex.
 	Hashes map[string]string `json:"sha256,omitempty"`
 	// The other values of stomp.toml in the own info-bundle.
@@ -46,7 +59,8 @@ type Item struct {
 	Passcode     bool     `json:"passcode,omitempty"` // whether there is one
 	ContentTypes []string `json:"accepted_content_types,omitempty"`
 	BundleURLs   []string `json:"info_bundle_urls,omitempty"`
-	// Changes is set by callers of [Request.Changes].
+	RevokedKeys  int      `json:"revoked_keys,omitempty"` // how many server keys a peer has revoked
+	// Changes is set by callers of [Request.Changes] and [Request.ReplacementChanges].
 	Changes []Change `json:"changes,omitempty"`
 	Output  string   `json:"output,omitempty"` // output file on the online machine
 }
@@ -78,14 +92,23 @@ func (r *Request) serverItem(s serverCert) Item {
 }
 
 func peerItem(p peerCert) Item {
-	return Item{
+	i := Item{
 		Kind: KindPeerCert, Type: p.bundle.Identity.Type.String(), ID: p.bundle.Identity.ID,
-		Fingerprint: pki.Fingerprint(p.bundle.Root.PublicKey), Serial: serialHex(p.serial), Subnet: p.subnet, Servers: p.stomp.Servers,
+		Fingerprint: pki.Fingerprint(p.bundle.Root.PublicKey), Words: words(p.bundle.Root.PublicKey), Serial: serialHex(p.serial), Subnet: p.subnet, Servers: p.stomp.Servers,
 	}
+	if old := p.replaces; old != nil {
+		i.Kind, i.Replaces, i.ReplacedFingerprint, i.KeepSubnet = KindReplacement, old.id, pki.Fingerprint(old.root.PublicKey), old.keepSubnet
+		i.Host, i.Destination, i.ContentTypes, i.BundleURLs = p.stomp.Host, p.stomp.Destination, p.stomp.AcceptedContentTypes, p.stomp.BundleURLs
+		i.Login, i.Passcode, i.Date = p.stomp.Login, p.stomp.Passcode != nil, p.bundle.UpdatedAt()
+		i.RevokedKeys = len(node.RevokedIn(p.bundle))
+	}
+	return i
 }
 
+func words(root crypto.PublicKey) string { return strings.Join(pki.FingerprintWords(root), " ") }
+
 func (r *Request) csrItem() Item {
-	return Item{Kind: KindRootCSR, Type: r.Node.Type.String(), ID: r.Node.ID, Fingerprint: pki.Fingerprint(r.root.PublicKey)}
+	return Item{Kind: KindRootCSR, Type: r.Node.Type.String(), ID: r.Node.ID, Fingerprint: pki.Fingerprint(r.root.PublicKey), Words: words(r.root.PublicKey)}
 }
 
 func (r *Request) infoItem() Item {
@@ -115,20 +138,29 @@ func (i Item) Details(now time.Time) (rows [][2]string) {
 	case KindServerCert:
 		add("valid until", now.AddDate(0, 0, i.Days).UTC().Format(time.DateOnly))
 	case KindPeerCert:
+		add("root key in words", i.Words)
 		add("valid", "without end: it can not be taken back, only the link can be ended")
+	case KindReplacement:
+		add("root key in words", i.Words)
+		add("in the place of", i.Replaces)
+		add("its earlier root key", i.ReplacedFingerprint)
+		switch {
+		case i.ID == i.Replaces:
+			add("accounts", "the node keeps its ID; the earlier root key is not accepted any more")
+		case i.KeepSubnet:
+			add("accounts", "those of "+i.Replaces+", whose link ends for good, go to the new node")
+		default:
+			add("accounts", "none of "+i.Replaces+", whose link ends for good")
+		}
+		add("valid", "without end: it can not be taken back, only the link can be ended")
+		add("info-bundle made", i.Date)
+		add("revoked server keys", strconv.Itoa(i.RevokedKeys))
+		rows = append(rows, i.stompDetails()...)
 	case KindRootCSR:
 		add("root key", i.Fingerprint)
+		add("in words", i.Words)
 	case KindInfoBundle:
-		add("host", fmt.Sprintf("%q", i.Host))
-		add("destination", fmt.Sprintf("%q", i.Destination))
-		if i.Login != nil {
-			add("login", fmt.Sprintf("%q", *i.Login))
-		}
-		if i.Passcode {
-			add("passcode", "given (not shown)")
-		}
-		add("accepted-content-types", fmt.Sprintf("%q", i.ContentTypes))
-		add("info-bundle-urls", strings.Join(i.BundleURLs, ", "))
+		rows = append(rows, i.stompDetails()...)
 		for _, name := range i.Files {
 			add("file "+name, "SHA-256 "+i.Hashes[name])
 		}
@@ -137,17 +169,36 @@ func (i Item) Details(now time.Time) (rows [][2]string) {
 	return rows
 }
 
+// stompDetails returns the values of stomp.toml that are not part of String.
+func (i Item) stompDetails() (rows [][2]string) {
+	add := func(name, value string) { rows = append(rows, [2]string{name, value}) }
+	add("host", fmt.Sprintf("%q", i.Host))
+	add("destination", fmt.Sprintf("%q", i.Destination))
+	if i.Login != nil {
+		add("login", fmt.Sprintf("%q", *i.Login))
+	}
+	if i.Passcode {
+		add("passcode", "given (not shown)")
+	}
+	add("accepted-content-types", fmt.Sprintf("%q", i.ContentTypes))
+	add("info-bundle-urls", strings.Join(i.BundleURLs, ", "))
+	return rows
+}
+
 // String returns the item as one line.
 func (i Item) String() string {
 	switch i.Kind {
 	case KindServerCert:
 		return fmt.Sprintf("server certificate for this node, key %s, valid %d days, for the file %s", i.Fingerprint, i.Days, i.Output)
-	case KindPeerCert:
-		subnet := ""
+	case KindPeerCert, KindReplacement:
+		subnet, place := "", ""
 		if i.Subnet != "" {
 			subnet = "subnet " + i.Subnet + ", "
 		}
-		return fmt.Sprintf("peer certificate for %s %s, %sroot key %s, servers %s", i.Type, i.ID, subnet, i.Fingerprint, strings.Join(i.Servers, ", "))
+		if i.Kind == KindReplacement {
+			place = "in the place of " + i.Replaces + ", "
+		}
+		return fmt.Sprintf("peer certificate for %s %s, %sroot key %s, servers %s", i.Type, i.ID, place+subnet, i.Fingerprint, strings.Join(i.Servers, ", "))
 	case KindRootCSR:
 		return "signing request of the root key, for this node's info-bundles"
 	case KindInfoBundle:

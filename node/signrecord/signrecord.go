@@ -16,6 +16,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 	"strings"
 	"time"
 
@@ -60,6 +61,9 @@ type Certificate struct {
 	Subnet      string `json:"subnet,omitempty"`      // given to a peer by an accounting authority
 	Days        int    `json:"days,omitempty"`        // validity of a server certificate
 	Serial      string `json:"serial"`                // in upper-case hex
+	// Replaces is the ID of the peer whose place the node takes: an accounting authority with the same
+	// ID and another root key, or an agent that gets the subnet of another one.
+	Replaces string `json:"replaces,omitempty"`
 }
 
 // Record is the content of the file, in the order of signing.
@@ -155,9 +159,21 @@ func Add(path string, now time.Time, request string, certs []Certificate) error 
 	return durable.Replace(path, data, 0o644)
 }
 
+// Current reports whether an entry is that of a node whose place no other node has taken since.
+func (r Record) Current(i int) bool {
+	return !slices.ContainsFunc(r[i+1:], func(later Entry) bool { return later.takesPlaceOf(r[i].Certificate) })
+}
+
+// takesPlaceOf reports whether the node with a certificate takes the place of the one with another
+// certificate.
+func (c Certificate) takesPlaceOf(old Certificate) bool {
+	return c.Kind == PeerCert && old.Kind == PeerCert && c.Replaces == old.NodeID && (c.NodeID == old.NodeID && c.Root != old.Root || c.NodeID != old.NodeID && c.Subnet == old.Subnet)
+}
+
 // Compare returns an error if a certificate to be signed contradicts one that was signed
 // before: the same serial number in another certificate, another root certificate or another
-// subnet for the same peer, or the same subnet for another peer. recorded reports whether
+// subnet for the same peer, or the same subnet for another peer. The root certificate and the subnet of
+// a node whose place another node has taken, or takes by this certificate, do not contradict it. recorded reports whether
 // exactly the same certificate is in the record; then there is no error.
 func (r Record) Compare(c Certificate) (recorded bool, err error) {
 	var errs []error
@@ -172,7 +188,7 @@ func (r Record) Compare(c Certificate) (recorded bool, err error) {
 		case old.Serial == c.Serial:
 			contradicts("the serial number %s was used before, for the %s of %s %s with the key %s", c.Serial, old.Kind, old.NodeType, old.NodeID, old.Fingerprint)
 		}
-		if old.Kind != PeerCert || c.Kind != PeerCert {
+		if old.Kind != PeerCert || c.Kind != PeerCert || c.takesPlaceOf(old.Certificate) || !r.Current(i) {
 			continue
 		}
 		if old.NodeID == c.NodeID && (old.NodeType != c.NodeType || old.Root != c.Root) {

@@ -56,12 +56,12 @@ one replaces it, also if FILE.zip is another file. No other file is ever overwri
 			if err := d.CreateBundle(cmd.Context(), path, key); err != nil {
 				return err
 			}
-			made := madeBundle{path, pki.Fingerprint(key.Public())}
+			made := madeBundle{path, pki.Fingerprint(key.Public()), fingerprintWords(key.Public())}
 			if err := a.result(createJSON, made, made.File); err != nil {
 				return err
 			}
 			a.warnExcluded(d)
-			a.printMessage("Send this file to the owner of the other node. They should compare the fingerprint\nwith you on another way, by telephone for example:\n\n  %s", made.Fingerprint)
+			a.printMessage("Send this file to the owner of the other node. They should compare the fingerprint\nwith you on another way, by telephone for example:\n\n%s", fingerprintText(key.Public(), "  "))
 			return a.remindURLs(cmd.Context(), path)
 		},
 	}
@@ -210,6 +210,7 @@ func readBundle(ctx context.Context, path string) (*infobundle.Bundle, error) {
 type madeBundle struct {
 	File        string `json:"file"`
 	Fingerprint string `json:"fingerprint"` // of the node's root key
+	Words       string `json:"fingerprint_words"`
 }
 
 // parseBundle verifies an info-bundle that was read from path.
@@ -228,26 +229,29 @@ func (a *app) showBundle(b *infobundle.Bundle, stomp *node.StompConfig, asJSON b
 	}
 	if asJSON {
 		return a.json(map[string]any{
-			"type":             b.Identity.Type.String(),
-			"id":               b.Identity.ID,
-			"fingerprint":      pki.Fingerprint(b.Root.PublicKey),
-			"not_after":        b.Root.NotAfter.UTC(),
-			"updated_at":       b.UpdatedAt(),
-			"servers":          stomp.Servers,
-			"info_bundle_urls": append([]string{}, stomp.BundleURLs...),
-			"nodeinfo":         names,
+			"type":              b.Identity.Type.String(),
+			"id":                b.Identity.ID,
+			"fingerprint":       pki.Fingerprint(b.Root.PublicKey),
+			"fingerprint_words": fingerprintWords(b.Root.PublicKey),
+			"not_after":         b.Root.NotAfter.UTC(),
+			"updated_at":        b.UpdatedAt(),
+			"servers":           stomp.Servers,
+			"info_bundle_urls":  append([]string{}, stomp.BundleURLs...),
+			"nodeinfo":          names,
 		})
 	}
-	a.table([][2]string{
+	rows := [][2]string{
 		{"type", b.Identity.Type.String()},
 		{"node ID", b.Identity.ID},
-		{"fingerprint", pki.Fingerprint(b.Root.PublicKey)},
+	}
+	rows = append(rows, fingerprintRows(pki.Fingerprint(b.Root.PublicKey), fingerprintWords(b.Root.PublicKey))...)
+	a.table(append(rows, [][2]string{
 		{"valid until", b.Root.NotAfter.UTC().Format(time.DateOnly)},
 		{"made", orNone(b.UpdatedAt())},
 		{"servers", strings.Join(stomp.Servers, ", ")},
 		{"bundle URLs", orNone(strings.Join(stomp.BundleURLs, ", "))},
 		{"nodeinfo", strings.Join(names, ", ")},
-	})
+	}...))
 	a.printMessage("The bundle is sound: certificates and signatures are right. Whether it really is from the\nnode's owner is for you to find out: compare the fingerprint with them.")
 	return nil
 }

@@ -47,9 +47,13 @@ signed here.`,
 			}
 			if asJSON {
 				items := r.Summary()
+				replaced := known.replaced
 				for i := range items {
-					if items[i].Kind == offline.KindInfoBundle {
+					switch {
+					case items[i].Kind == offline.KindInfoBundle:
 						items[i].Changes = known.changes
+					case items[i].Kind == offline.KindReplacement && len(replaced) > 0:
+						items[i].Changes, replaced = replaced[0].Changes, replaced[1:]
 					}
 				}
 				if err := a.json(items); err != nil {
@@ -113,7 +117,25 @@ func (a *app) showUnsigned(r *offline.Request, k comparison) {
 		a.printMessage("There is no record here of certificates that were signed before (%s): the new ones are\ncompared only with the copy of the node's directory. If you have signed here before, find out where the record is.",
 			node.RequestsFolder+"/"+signrecord.Name)
 	}
+	for _, peer := range k.replaced {
+		a.showReplaced(peer)
+	}
 	a.showChanges(k.since, k.changes)
+}
+
+// showReplaced prints what a replacement changes, compared with what is known here of the peer.
+func (a *app) showReplaced(peer offline.KnownPeer) {
+	if peer.Since == "" {
+		a.printMessage("\nNothing is known here of %s, which is to be replaced, so that its earlier root key could not be compared.", peer.Peer)
+		return
+	}
+	a.printMessage("\nThe node in the place of %s differs from %s:", peer.Peer, peer.Since)
+	for _, c := range peer.Changes {
+		a.printMessage("  - %s", terminal.Line(c.String()))
+	}
+	if len(peer.Changes) == 0 {
+		a.printMessage("  - in nothing: the replacement was signed before")
+	}
 }
 
 // confirmUnseen asks a question on the terminal without echo, because an operator who expects the
@@ -133,6 +155,7 @@ type comparison struct {
 	withoutRecord bool             // certificates are requested, and dir has no record of earlier ones
 	since         string           // describes the state with which the info-bundle was compared; "" if there is none
 	changes       []offline.Change // of the info-bundle, compared with that state
+	replaced      []offline.KnownPeer
 }
 
 // compareKnown compares a request with this machine's copy of the node's directory. It returns an
@@ -153,6 +176,9 @@ func (a *app) compareKnown(cmd *cobra.Command, r *offline.Request) (k comparison
 	}
 	if err == nil {
 		k.since, k.changes, err = r.Changes(k.dir, time.Now())
+	}
+	if err == nil {
+		k.replaced, err = r.ReplacementChanges(k.dir)
 	}
 	return k, err
 }

@@ -171,6 +171,7 @@ type initResult struct {
 	ID          string   `json:"id"`
 	Type        string   `json:"type"`
 	Fingerprint string   `json:"fingerprint"`
+	Words       string   `json:"fingerprint_words"`
 	RootKey     string   `json:"root_key,omitempty"` // the file of the root key of a new node, or agent:SHA256:…
 	ServerKey   string   `json:"server_key,omitempty"`
 	ServerCert  string   `json:"server_cert,omitempty"`
@@ -200,7 +201,7 @@ func (a *app) repair(ctx context.Context, asJSON bool) (done bool, err error) {
 	repaired, err := d.Repair(ctx)
 	show(repaired)
 	if asJSON {
-		r := initResult{ID: d.Identity().ID, Type: d.Identity().Type.String(), Fingerprint: pki.Fingerprint(d.Root().PublicKey)}
+		r := initResult{ID: d.Identity().ID, Type: d.Identity().Type.String(), Fingerprint: pki.Fingerprint(d.Root().PublicKey), Words: fingerprintWords(d.Root().PublicKey)}
 		r.Repaired = append(append([]string{}, restored...), repaired...)
 		err = errors.Join(err, a.json(r))
 	}

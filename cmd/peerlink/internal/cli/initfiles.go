@@ -105,7 +105,7 @@ func (a *app) resumeOrTell(ctx context.Context, d *node.Dir) error {
 // finishInit makes the files beside the directory of a new node, unless there is --bare, and says what
 // was made and what to do next. key may be nil with --bare.
 func (a *app) finishInit(ctx context.Context, d *node.Dir, key crypto.Signer, f initFlags) error {
-	made := initResult{ID: d.Identity().ID, Type: d.Identity().Type.String(), Fingerprint: pki.Fingerprint(d.Root().PublicKey), RootKey: a.keyPath(), Repaired: []string{}}
+	made := initResult{ID: d.Identity().ID, Type: d.Identity().Type.String(), Fingerprint: pki.Fingerprint(d.Root().PublicKey), Words: fingerprintWords(d.Root().PublicKey), RootKey: a.keyPath(), Repaired: []string{}}
 	if !f.bare {
 		files := filesBeside(a.dir)
 		if err := a.makeFirstFiles(ctx, d, key, files); err != nil {
@@ -189,12 +189,12 @@ func (a *app) showInit(d *node.Dir, made initResult) {
 		backup = "Be sure that there is a second copy of this key: without it there are no new peers and no\n" +
 			"new server certificates, ever. Every command that signs needs --key with it."
 	}
-	rows := [][2]string{{"root key", made.RootKey}, {"fingerprint", made.Fingerprint}}
+	rows := append([][2]string{{"root key", made.RootKey}}, fingerprintRows(made.Fingerprint, made.Words)...)
 	next := "Next: \"peerlink server-cert issue\" and \"peerlink bundle create\"."
 	if made.InfoBundle != "" {
 		rows = append(rows, [2]string{"server key", made.ServerKey}, [2]string{"certificate", made.ServerCert}, [2]string{"info-bundle", made.InfoBundle})
 		next = "Next: send the info-bundle to the owner of the other node, tell them the fingerprint on another\n" +
-			"way, by telephone for example, and add what they send, an info-bundle, a certificate or a URL:\n\n" +
+			"way, its words by telephone for example, and add what they send, an info-bundle, a certificate or a URL:\n\n" +
 			"  " + a.commandFor("peer add THEIRS") + "\n\n" +
 			"Start the service:\n\n" +
 			"  " + a.commandFor("serve")

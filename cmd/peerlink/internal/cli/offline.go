@@ -37,6 +37,8 @@ Neither file holds a secret. See docs/offline.md for a whole session.`
 // requestFlags are the flags of "peerlink request new".
 type requestFlags struct {
 	csrs, peers []string // paths of certificate signing requests, and of info-bundles of peers
+	replace     []string // PEER=FILE: peers, and the info-bundles of the nodes that take their places
+	subnet      string   // keep or new, for the nodes in replace
 	bundle      string   // path of this node's new info-bundle; "" for none
 	days        int      // validity of server certificates
 	trust       trustFlags
@@ -50,9 +52,15 @@ func (a *app) requestNewCommand() *cobra.Command {
 		Short: "Collect what waits for the root key into one file",
 		Long: `Checks everything that is asked for, reserves serial numbers and subnets for it,
 and writes one file for the machine with the root key. Certificates for --csr
-FILE.csr will be filed as FILE.crt.`,
-		Example: "  peerlink request new /media/stick/request.json --csr server.csr --peer bob.zip --bundle me.zip",
-		Args:    someArgs(1, 1),
+FILE.csr will be filed as FILE.crt.
+
+--replace PEER=FILE.zip asks for what "peerlink peer replace PEER FILE.zip" does on
+a machine with the root key: the node in the file takes the place of a peer whose
+owner has lost the root key, once the answer is filed. An accounting authority
+says with --subnet whether the node gets the peer's subnet, and so its accounts.`,
+		Example: `  peerlink request new /media/stick/request.json --csr server.csr --peer bob.zip --bundle me.zip
+  peerlink request new /media/stick/request.json --replace 1234abcd=new-node.zip --fingerprint 'aardvark adroitness …'`,
+		Args: someArgs(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			d, err := a.open()
 			if err != nil {
@@ -64,7 +72,7 @@ FILE.csr will be filed as FILE.crt.`,
 			if err := checkDistinct(append([]string{args[0]}, f.outputs()...)...); err != nil {
 				return err
 			}
-			requested, err := a.readRequested(cmd.Context(), f)
+			requested, err := a.readRequested(cmd.Context(), d, f)
 			if err != nil {
 				return err
 			}
@@ -90,6 +98,8 @@ FILE.csr will be filed as FILE.crt.`,
 	c.Flags().StringArrayVar(&f.csrs, "csr", nil, "certificate signing request `FILE` of a server, from \"peerlink server-cert request\" (repeat for several)")
 	c.Flags().IntVar(&f.days, "days", defaultDays, "how many days the server certificates are valid")
 	c.Flags().StringArrayVar(&f.peers, "peer", nil, "info-bundle `FILE` of a node that shall become a peer (repeat for several)")
+	c.Flags().StringArrayVar(&f.replace, "replace", nil, "`PEER=FILE`: a peer that has lost its root key, and the info-bundle of the node that takes its place (repeat for several)")
+	c.Flags().StringVar(&f.subnet, "subnet", "", "of the nodes in --replace, at an accounting authority: keep, or `new`")
 	c.Flags().StringVar(&f.bundle, "bundle", "", "make this node's own info-bundle, as `FILE`")
 	f.trust.add(c)
 	return c
@@ -109,7 +119,7 @@ func (f requestFlags) outputs() []string {
 
 // readRequested reads and checks the files that the flags name, and returns what the flags request:
 // at least one item. For each peer, it asks the operator to confirm the root key if necessary.
-func (a *app) readRequested(ctx context.Context, f requestFlags) ([]offline.Requested, error) {
+func (a *app) readRequested(ctx context.Context, d *node.Dir, f requestFlags) ([]offline.Requested, error) {
 	var requested []offline.Requested
 	for _, path := range f.csrs {
 		data, err := readText(ctx, path, maxInputFile)
@@ -122,29 +132,75 @@ func (a *app) readRequested(ctx context.Context, f requestFlags) ([]offline.Requ
 		requested = append(requested, offline.ServerCert{CSR: data, Days: f.days, File: certificatePath(path)})
 	}
 	for _, path := range f.peers {
-		data, err := readBounded(ctx, path, infobundle.MaxSize)
+		data, b, err := a.readTrusted(ctx, path, f.trust)
 		if err != nil {
 			return nil, err
-		}
-		b, err := parseBundle(path, data)
-		if err != nil {
-			return nil, err
-		}
-		if err := a.checkTrust(ctx, b, f.trust); err != nil {
-			return nil, fmt.Errorf("%s: %w", path, err)
 		}
 		if err := a.confirmRootKey(ctx, b, f.trust); err != nil {
 			return nil, fmt.Errorf("%s: %w", path, err)
 		}
 		requested = append(requested, offline.PeerCert{Bundle: data})
 	}
+	if f.subnet != "" && len(f.replace) == 0 {
+		return nil, usagef("--subnet is for --replace")
+	}
+	for _, what := range f.replace {
+		item, err := a.readReplacement(ctx, d, what, f)
+		if err != nil {
+			return nil, err
+		}
+		requested = append(requested, item)
+	}
 	if f.bundle != "" {
 		requested = append(requested, offline.InfoBundle{File: f.bundle})
 	}
 	if len(requested) == 0 {
-		return nil, usagef("nothing is asked for: give --csr, --peer or --bundle")
+		return nil, usagef("nothing is asked for: give --csr, --peer, --replace or --bundle")
 	}
 	return requested, nil
+}
+
+// readTrusted reads an info-bundle, and compares it with the flags that confirm its root key.
+func (a *app) readTrusted(ctx context.Context, path string, t trustFlags) ([]byte, *infobundle.Bundle, error) {
+	data, err := readBounded(ctx, path, infobundle.MaxSize)
+	if err != nil {
+		return nil, nil, err
+	}
+	b, err := parseBundle(path, data)
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := a.checkTrust(ctx, b, t); err != nil {
+		return nil, nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return data, b, nil
+}
+
+// readReplacement returns the replacement that a value of --replace requests, after the new root key has
+// been confirmed.
+func (a *app) readReplacement(ctx context.Context, d *node.Dir, what string, f requestFlags) (item offline.Replacement, err error) {
+	peer, path, ok := strings.Cut(what, "=")
+	if !ok || peer == "" || path == "" {
+		return item, usagef("--replace %q: expected PEER=FILE, a peer and the info-bundle of the node that takes its place", what)
+	}
+	data, b, err := a.readTrusted(ctx, path, f.trust)
+	if err != nil {
+		return item, err
+	}
+	r := node.Replacement{Bundle: b}
+	if r.Peer, err = findReplaced(d, peer); err != nil {
+		return item, err
+	}
+	if r.KeepSubnet, err = a.keepSubnet(ctx, d, r.Peer, f.subnet); err != nil {
+		return item, err
+	}
+	if err := d.CheckReplacement(r); err != nil {
+		return item, fmt.Errorf("%s: %w", path, err)
+	}
+	if err := a.confirmSuccessor(ctx, r, f.trust); err != nil {
+		return item, fmt.Errorf("%s: %w", path, err)
+	}
+	return offline.Replacement{Peer: r.Peer, Bundle: data, KeepSubnet: r.KeepSubnet}, nil
 }
 
 // certificatePath returns the name of the file for the certificate that is signed for the request in
@@ -204,16 +260,38 @@ func (a *app) requestFileCommand() *cobra.Command {
 					a.printMessage("This answer was filed before: nothing to do.")
 				}
 				for _, item := range done {
-					if item.Kind == offline.KindPeerCert && item.State != offline.Failed {
-						a.printMessage("Send %s to the owner of %s %s.", item.Path, item.Type, item.ID)
+					if item.State != offline.Failed {
+						a.showFiled(item)
 					}
 				}
 			}
-			return errors.Join(fileErr, err)
+			return errors.Join(fileErr, err, a.updateReplaced(d, done))
 		},
 	}
 	jsonFlag(c, &asJSON)
+	a.kustomizeFlag(c)
 	return c
+}
+
+// showFiled says what to do with an item that was filed.
+func (a *app) showFiled(item offline.FiledItem) {
+	switch item.Kind {
+	case offline.KindPeerCert:
+		a.printMessage("Send %s to the owner of %s %s.", item.Path, item.Type, item.ID)
+	case offline.KindReplacement:
+		a.printMessage("%s %s has taken the place of %s. Send %s, and your info-bundle, to its owner, and register\nthe certificate that they send you (\"peerlink peer register\"): until then there is no traffic.", item.Type, item.ID, item.Replaces, item.Path)
+	}
+}
+
+// updateReplaced updates the Kustomize files of the agents that were replaced.
+func (a *app) updateReplaced(d *node.Dir, done []offline.FiledItem) error {
+	var errs []error
+	for _, item := range done {
+		if item.Kind == offline.KindReplacement && item.State != offline.Failed && item.Replaces != item.ID {
+			errs = append(errs, a.updateKustomizeOf(d, item.Replaces))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 func (a *app) requestListCommand() *cobra.Command {

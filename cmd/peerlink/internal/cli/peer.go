@@ -59,7 +59,7 @@ channel than the bundle's, or look it up in a registry that you trust.`,
 					return nil, err
 				}
 				return a.announcedKey(cmd.Context(), d, func() {
-					a.printMessage("Signing the peer certificate of %s, root key %s: this cannot be undone.", b.Identity, pki.Fingerprint(b.Root.PublicKey))
+					a.announceSigning(fmt.Sprintf("Signing the peer certificate of %s", b.Identity), b.Root.PublicKey)
 				})
 			})
 			if err != nil {
@@ -213,7 +213,9 @@ func (a *app) peerShowCommand() *cobra.Command {
 				{"deactivated", info.Deactivated},
 				{"suspended", info.Suspended},
 				{"reason", info.SuspendReason},
-				{"fingerprint", info.Fingerprint},
+			}
+			rows = append(rows, fingerprintRows(info.Fingerprint, info.FingerprintWords)...)
+			rows = append(rows, [][2]string{
 				{"subnet", info.Subnet},
 				{"queues", fmt.Sprint(info.Queues)},
 				{"servers", strings.Join(info.Servers, ", ")},
@@ -224,7 +226,7 @@ func (a *app) peerShowCommand() *cobra.Command {
 				{"followed", info.followed()},
 				{"issued", info.Issued.String()},
 				{"received", info.Received.String()},
-			}
+			}...)
 			shown := rows[:0]
 			for _, r := range rows {
 				if r[1] != "" {
@@ -300,6 +302,7 @@ type peerInfo struct {
 	Suspended         string    `json:"suspended,omitempty"` // the date
 	SuspendReason     string    `json:"suspend_reason,omitempty"`
 	Fingerprint       string    `json:"fingerprint"`
+	FingerprintWords  string    `json:"fingerprint_words"`
 	Subnet            string    `json:"subnet,omitempty"`
 	Queues            int       `json:"queues"`
 	Servers           []string  `json:"servers"`
@@ -333,20 +336,21 @@ func describePeer(d *node.Dir, p *node.Peer) peerInfo {
 		return &certInfo{filepath.Join(d.Path(), "peers", p.Identity.ID, name), fmt.Sprintf("%X", c.SerialNumber), c.NotAfter.UTC()}
 	}
 	info := peerInfo{
-		ID:          p.Identity.ID,
-		Name:        p.Name,
-		Type:        p.Identity.Type.String(),
-		State:       p.State(),
-		Deactivated: p.Deactivated,
-		Fingerprint: pki.Fingerprint(p.Root.PublicKey),
-		Subnet:      p.Subnet,
-		Queues:      p.Queues,
-		Servers:     []string{},
-		UpdatedAt:   p.UpdatedAt,
-		BundleURLs:  []string{},
-		Follow:      !p.NoFollow,
-		Issued:      cert("peercert.crt", p.Issued),
-		Received:    cert("sub-ca.crt", p.SubCA),
+		ID:               p.Identity.ID,
+		Name:             p.Name,
+		Type:             p.Identity.Type.String(),
+		State:            p.State(),
+		Deactivated:      p.Deactivated,
+		Fingerprint:      pki.Fingerprint(p.Root.PublicKey),
+		FingerprintWords: fingerprintWords(p.Root.PublicKey),
+		Subnet:           p.Subnet,
+		Queues:           p.Queues,
+		Servers:          []string{},
+		UpdatedAt:        p.UpdatedAt,
+		BundleURLs:       []string{},
+		Follow:           !p.NoFollow,
+		Issued:           cert("peercert.crt", p.Issued),
+		Received:         cert("sub-ca.crt", p.SubCA),
 	}
 	if p.Suspended != nil {
 		info.Suspended, info.SuspendReason = p.Suspended.Since, p.Suspended.Reason

@@ -16,7 +16,6 @@ import (
 	"peerlink/node"
 	"peerlink/node/follow"
 	"peerlink/node/infobundle"
-	"peerlink/node/pki"
 	"peerlink/node/publish"
 )
 
@@ -61,10 +60,11 @@ again does no harm.
 
 The fingerprint of an accounting authority has to be confirmed, and so has that of
 every node whose info-bundle comes from a URL: call its owner, let them read it to
-you, and type it, or give it with --fingerprint.`,
+you, as 12 words or as digits, and type it, or give it with --fingerprint.`,
 		Example: `  peerlink peer add their-bundle.zip
   peerlink peer add their-certificate.crt
-  peerlink peer add https://example.com/info-bundle.zip`,
+  peerlink peer add https://example.com/info-bundle.zip
+  peerlink peer add https://example.com/info-bundle.zip --fingerprint 'aardvark adroitness …'`,
 		Args: someArgs(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) (err error) {
 			if add.d, err = a.open(); err != nil {
@@ -133,7 +133,7 @@ func (p *peerAdding) sign(ctx context.Context, b *infobundle.Bundle, fetched boo
 			return nil, err
 		}
 		return p.a.announcedKey(ctx, p.d, func() {
-			p.a.printMessage("Signing the peer certificate of %s, root key %s: this cannot be undone.", b.Identity, pki.Fingerprint(b.Root.PublicKey))
+			p.a.announceSigning(fmt.Sprintf("Signing the peer certificate of %s", b.Identity), b.Root.PublicKey)
 		})
 	})
 	if err != nil {
@@ -280,5 +280,5 @@ func (p *peerAdding) printMissing() {
 		p.a.printMessage("  your URL, from which they get both:\n    peerlink peer add %s\nor", urls[0])
 	}
 	p.a.printMessage("  your info-bundle, %s\n  their certificate, %s", bundle, p.d.IssuedFile(id))
-	p.a.printMessage("  by telephone, for example, the fingerprint of your root key:\n    %s", pki.Fingerprint(p.d.Root().PublicKey))
+	p.a.printMessage("  by telephone, for example, the fingerprint of your root key:\n%s", fingerprintText(p.d.Root().PublicKey, "    "))
 }

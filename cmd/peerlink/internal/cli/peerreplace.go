@@ -131,7 +131,7 @@ func (a *app) replacePeer(ctx context.Context, d *node.Dir, r node.Replacement, 
 			return nil, err
 		}
 		return a.announcedKey(ctx, d, func() {
-			a.printMessage("Replacing %s by %s, root key %s: this cannot be undone.", r.Peer, r.Bundle.Identity, pki.Fingerprint(r.Bundle.Root.PublicKey))
+			a.announceSigning(fmt.Sprintf("Replacing %s by %s", r.Peer, r.Bundle.Identity), r.Bundle.Root.PublicKey)
 		})
 	})
 }
@@ -153,10 +153,9 @@ func (a *app) confirmSuccessor(ctx context.Context, r node.Replacement, t trustF
 // error, describes what was not done. The bundle's fingerprint is not displayed, because operators could
 // copy it from the screen.
 func (a *app) typeFingerprint(ctx context.Context, b *infobundle.Bundle, nothing string) error {
-	a.printMessage("Call its owner, let them read the fingerprint of their root key to you, and type it: all of it,\n"+
-		"or at least the last %d digits.\n", minTypedDigits)
-	got := pki.Fingerprint(b.Root.PublicKey)
-	_, err := a.askAtMost(ctx, maxWrongAnswers, "Fingerprint", func(answer string) error { return compareTyped(answer, got) })
+	a.printMessage("Call its owner, let them read the fingerprint of their root key to you, and type it: its %d words in one\n"+
+		"line, or all its digits, or at least the last %d of them.\n", pki.FingerprintWordCount, minTypedDigits)
+	_, err := a.askAtMost(ctx, maxWrongAnswers, "Fingerprint", func(answer string) error { return compareTyped(answer, b.Root.PublicKey) })
 	if err != nil {
 		return fmt.Errorf("%w: %s", err, nothing)
 	}

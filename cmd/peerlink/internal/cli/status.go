@@ -36,7 +36,7 @@ func (a *app) status(cmd *cobra.Command, asJSON bool) error {
 		return err
 	}
 	s := nodeStatus{
-		ID: d.Identity().ID, Type: d.Identity().Type.String(), Fingerprint: pki.Fingerprint(d.Root().PublicKey),
+		ID: d.Identity().ID, Type: d.Identity().Type.String(), Fingerprint: pki.Fingerprint(d.Root().PublicKey), Words: fingerprintWords(d.Root().PublicKey),
 		Problems: report.Count(check.Problem), Warnings: report.Count(check.Warning),
 		Peers: statesOf(d, ids),
 	}
@@ -64,6 +64,7 @@ type nodeStatus struct {
 	ID          string          `json:"id"`
 	Type        string          `json:"type"`
 	Fingerprint string          `json:"fingerprint"`
+	Words       string          `json:"fingerprint_words"`
 	RootKey     string          `json:"root_key,omitempty"` // the file; empty if it is not there
 	Problems    int             `json:"problems"`           // found by the check of the directory
 	Warnings    int             `json:"warnings"`
@@ -101,12 +102,11 @@ func (a *app) showStatus(d *node.Dir, s nodeStatus) {
 	if keyAt == "" {
 		keyAt = "not here (commands that sign want --key)"
 	}
-	rows := [][2]string{
-		{"node", d.Identity().String()},
-		{"fingerprint", s.Fingerprint},
+	rows := append([][2]string{{"node", d.Identity().String()}}, fingerprintRows(s.Fingerprint, s.Words)...)
+	rows = append(rows, [][2]string{
 		{"root key", keyAt},
 		{"directory", fmt.Sprintf("%d problems, %d warnings (\"peerlink check\")", s.Problems, s.Warnings)},
-	}
+	}...)
 	for _, service := range s.Services {
 		rows = append(rows, [2]string{"service", service.line()})
 	}

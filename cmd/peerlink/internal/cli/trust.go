@@ -2,10 +2,12 @@ package cli
 
 import (
 	"context"
+	"crypto"
 	"crypto/ed25519"
 	"errors"
 	"fmt"
 	"strings"
+	"unicode"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -28,26 +30,21 @@ type trustFlags struct {
 
 func (t *trustFlags) add(c *cobra.Command) {
 	t.set = c.Flags()
-	c.Flags().StringVar(&t.fingerprint, "fingerprint", "", "the fingerprint that the owner of an accounting authority has told you (sha256:…)")
+	c.Flags().StringVar(&t.fingerprint, "fingerprint", "", "the fingerprint that the owner of an accounting authority has told you (sha256:…, or its 12 words in quotes)")
 	c.Flags().StringVar(&t.registry, "registry", "", "a list of accounting authorities, `FILE or URL`, that must confirm the fingerprint")
 	c.Flags().StringVar(&t.registryKey, "registry-key", "", "`FILE` with the public key by which the registry must be signed")
 }
 
-// minTypedDigits is the minimum number of digits of a fingerprint that have to be typed: 80 bits. With fewer digits, an attacker could
-// generate keys until one has a fingerprint with the same end.
-const minTypedDigits = 20
+// minTypedDigits is the minimum number of digits of a fingerprint that have to be typed: 96 bits, as many as its words have. With
+// fewer digits, an attacker could generate keys until one has a fingerprint with the same end.
+const minTypedDigits = 2 * pki.FingerprintWordCount
 
 // checkTrust compares the root key in the bundle with the flags. It does so even for a known peer,
 // so that no flag is ignored, except --registry for an agent, whose ID is derived from its key.
 func (a *app) checkTrust(ctx context.Context, b *infobundle.Bundle, t trustFlags) error {
 	if t.set.Changed("fingerprint") {
-		got := pki.Fingerprint(b.Root.PublicKey)
-		want, err := registry.ParseFingerprint(t.fingerprint)
-		if err != nil {
-			return &usageError{"--fingerprint: " + err.Error()}
-		}
-		if want != got {
-			return fmt.Errorf("the fingerprint of %s in this bundle is not %s: this is not the bundle that its owner has made, or the fingerprint was mistyped", b.Identity, want)
+		if err := checkGiven(t.fingerprint, b); err != nil {
+			return err
 		}
 	}
 	if !t.set.Changed("registry") {
@@ -65,6 +62,36 @@ func (a *app) checkTrust(ctx context.Context, b *infobundle.Bundle, t trustFlags
 	return a.checkRegistry(ctx, b, t)
 }
 
+// checkGiven compares the root key in the bundle with the value of --fingerprint: digits or words.
+func checkGiven(given string, b *infobundle.Bundle) error {
+	differs := func(what string) error {
+		return fmt.Errorf("the fingerprint of %s in this bundle is not %s: this is not the bundle that its owner has made, or the fingerprint was mistyped", b.Identity, what)
+	}
+	if isWords(given) {
+		words, err := pki.ParseFingerprintWords(given)
+		if err != nil {
+			return &usageError{"--fingerprint: " + err.Error()}
+		}
+		if err := pki.CompareFingerprintWords(words, b.Root.PublicKey); err != nil {
+			return differs(fmt.Sprintf("%q (%v)", strings.Join(words, " "), err))
+		}
+		return nil
+	}
+	want, err := registry.ParseFingerprint(given)
+	if err != nil {
+		return &usageError{fmt.Sprintf("--fingerprint: %v, or the %d words in quotes", err, pki.FingerprintWordCount)}
+	}
+	if want != pki.Fingerprint(b.Root.PublicKey) {
+		return differs(want)
+	}
+	return nil
+}
+
+// isWords reports whether a person has typed the words of a fingerprint, and not its digits.
+func isWords(typed string) bool {
+	return !strings.ContainsAny(typed, "0123456789") && strings.IndexFunc(typed, unicode.IsLetter) >= 0
+}
+
 // confirmRootKey ensures that the root key in a new peer's info-bundle belongs to the node that the bundle names. It is called
 // after checkTrust, and prompts for the fingerprint if no flag is given.
 func (a *app) confirmRootKey(ctx context.Context, b *infobundle.Bundle, t trustFlags) error {
@@ -78,15 +105,25 @@ func (a *app) confirmRootKey(ctx context.Context, b *infobundle.Bundle, t trustF
 	return a.typeFingerprint(ctx, b, "nothing was signed")
 }
 
-// compareTyped compares a typed fingerprint, or the end of one, with a complete one. It ignores
-// spaces, colons, hyphens, letter case and the prefix sha256.
-func compareTyped(typed, fingerprint string) error {
+// compareTyped compares a typed fingerprint with that of a root key: its words, or all its digits or the
+// last ones. It ignores spaces, colons, hyphens, letter case and the prefix sha256.
+func compareTyped(typed string, root crypto.PublicKey) error {
+	if isWords(typed) {
+		words, err := pki.ParseFingerprintWords(typed)
+		if err != nil {
+			return fmt.Errorf("not confirmed: %w", err)
+		}
+		if err := pki.CompareFingerprintWords(words, root); err != nil {
+			return fmt.Errorf("not confirmed: what was typed is not the fingerprint in this bundle: %w", err)
+		}
+		return nil
+	}
 	clean := strings.NewReplacer(" ", "", "\t", "", ":", "", "-", "").Replace(strings.ToLower(typed))
 	clean = strings.TrimPrefix(clean, "sha256")
-	digits := strings.TrimPrefix(fingerprint, "sha256:")
+	digits := strings.TrimPrefix(pki.Fingerprint(root), "sha256:")
 	switch {
 	case len(clean) < minTypedDigits:
-		return fmt.Errorf("not confirmed: %d digits were typed, and at least the last %d of the fingerprint are needed", len(clean), minTypedDigits)
+		return fmt.Errorf("not confirmed: %d digits were typed, and the %d words or at least the last %d digits of the fingerprint are needed", len(clean), pki.FingerprintWordCount, minTypedDigits)
 	case !strings.HasSuffix(digits, clean):
 		return errors.New("not confirmed: what was typed is not the fingerprint in this bundle, nor the end of it")
 	}

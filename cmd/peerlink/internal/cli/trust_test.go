@@ -1,36 +1,60 @@
 package cli
 
 import (
+	"slices"
 	"strings"
 	"testing"
+
+	"peerlink/node/nodetest"
+	"peerlink/node/pki"
 )
 
-// A typed fingerprint confirms a key only if it is complete or has at least the last
-// 20 digits: a key whose fingerprint ends in fewer given digits can be found by brute
+// A typed fingerprint confirms a key only if it is complete, or has all of its words, or at least the last
+// 24 digits: a key whose fingerprint ends in fewer given digits can be found by brute
 // force. (For 12 digits, a graphics card needs hours, because one modulus gives many keys.)
 func TestCompareTyped(t *testing.T) {
-	const digits = "3b1c7f5c9f0a4d5e8e6f7a8b9c0d1e2f3a4b5c6d7e8f90a1b2c3d4e5f6a7b8c9"
+	key, err := pki.GenerateKey(pki.P256)
+	if err != nil {
+		t.Fatal(err)
+	}
+	root := key.Public()
+	digits := strings.TrimPrefix(pki.Fingerprint(root), "sha256:")
+	last := digits[40:]
+	words := pki.FingerprintWords(root)
+	other := "0"
+	if digits[63] == '0' {
+		other = "1"
+	}
 	for typed, good := range map[string]bool{
 		digits:                              true,
 		"sha256:" + digits:                  true,
 		"SHA256:" + strings.ToUpper(digits): true,
-		"90a1b2c3d4e5f6a7b8c9":              true,
-		"90a1 b2c3 d4e5 f6a7 b8c9":          true,
-		"90:A1:B2:C3:D4:E5:F6:A7:B8:C9":     true,
-		"0a1b2c3d4e5f6a7b8c9":               false, // 19 digits
-		"d4e5f6a7b8c9":                      false,
-		"b8c9":                              false,
-		"":                                  false,
-		"sha256:":                           false,
-		"sha256sha256":                      false,
-		"90a1b2c3d4e5f6a7b8c8":              false,
-		"3b1c7f5c9f0a4d5e8e6f":              false, // the beginning
-		"0" + digits:                        false,
-		strings.Repeat("9", 64):             false,
-		"--------------------":              false,
-		digits[:63] + "\u0441":              false,
+		last:                                true,
+		last[:4] + " " + last[4:]:           true,
+		strings.ToUpper(last[:2] + ":" + last[2:]): true,
+		last[1:]:                false, // 23 digits
+		last[12:]:               false,
+		last[20:]:               false,
+		"":                      false,
+		"sha256:":               false,
+		"sha256sha256":          false,
+		last[:23] + other:       false,
+		digits[:24]:             false, // the beginning
+		"0" + digits:            false,
+		strings.Repeat("9", 64): false,
+		"--------------------":  false,
+		digits[:63] + "\u0441":  false,
+
+		strings.Join(words, " "):                                         true,
+		strings.ToUpper(strings.Join(words, ", ")):                       true,
+		strings.Join(words[:11], " "):                                    false,
+		strings.Join(words[2:], " "):                                     false,
+		strings.Join(append(slices.Clone(words[2:]), words[:2]...), " "): false,
+		strings.Join(words, " ") + " aardvark":                           false,
+		strings.Join(words, ""):                                          false,
+		"aardvark":                                                       false,
 	} {
-		if err := compareTyped(typed, "sha256:"+digits); (err == nil) != good {
+		if err := compareTyped(typed, root); (err == nil) != good {
 			t.Errorf("%q: %v", typed, err)
 		}
 	}
@@ -48,13 +72,24 @@ func TestFingerprintIsNotShown(t *testing.T) {
 	if len(fingerprint) != 64 {
 		t.Fatal(stdout)
 	}
-	for _, line := range []string{"", "--fingerprint sha256:" + strings.Repeat("0", 64), "--fingerprint 1234"} {
-		code, _, stderr := runCLI(t, strings.Fields("-C peer peer sign other-aa.zip --passphrase-file pass "+line)...)
-		if code == exitDone || strings.Contains(stderr, fingerprint[50:]) {
-			t.Errorf("%s: exit code %d\n%s", line, code, stderr)
+	root := nodetest.ReadBundle(t, "other-aa.zip").Root.PublicKey
+	words := pki.FingerprintWords(root)
+	wrong := strings.Repeat("aardvark adroitness ", 6)
+	shown := func(text string) bool {
+		return strings.Contains(text, fingerprint[50:]) || strings.Contains(text, words[4]+" "+words[5])
+	}
+	for _, given := range []string{"", "sha256:" + strings.Repeat("0", 64), "1234", wrong, "aardvark"} {
+		args := strings.Fields("-C peer peer sign other-aa.zip --passphrase-file pass")
+		if given != "" {
+			args = append(args, "--fingerprint", given)
+		}
+		if code, _, stderr := runCLI(t, args...); code == exitDone || shown(stderr) {
+			t.Errorf("%s: exit code %d\n%s", given, code, stderr)
 		}
 	}
-	if err := compareTyped(strings.Repeat("0", 64), "sha256:"+fingerprint); err == nil || strings.Contains(err.Error(), fingerprint[50:]) {
-		t.Error(err)
+	for _, typed := range []string{strings.Repeat("0", 64), wrong} {
+		if err := compareTyped(typed, root); err == nil || shown(err.Error()) {
+			t.Error(err)
+		}
 	}
 }

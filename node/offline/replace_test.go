@@ -1,0 +1,357 @@
+package offline
+
+import (
+	"crypto"
+	"errors"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"peerlink/node"
+	"peerlink/node/nodetest"
+	"peerlink/node/pki"
+	"peerlink/node/signrecord"
+)
+
+// replaceCase is a node with a registered peer, and a request for its replacement.
+type replaceCase struct {
+	n    *nodetest.Node
+	old  pki.Identity
+	next *nodetest.Node
+	item Replacement
+}
+
+// replacements returns the three ways of replacing a peer.
+func replacements(t *testing.T) map[string]replaceCase {
+	t.Helper()
+	authority, agent := nodetest.New(t, aa, "aa.example.com:1234"), nodetest.New(t, ca, "ca.example.com:1234")
+	nodetest.Peer(t, authority, agent)
+	nextAgent, nextAuthority := nodetest.New(t, ca, "new.example.com:1234"), nodetest.New(t, aa, "new.example.com:1234")
+	bundle := func(n *nodetest.Node) []byte { return readFileT(t, n.Bundle(t)) }
+	return map[string]replaceCase{
+		"keep":      {authority, agent.Identity(), nextAgent, Replacement{agent.Identity().ID, bundle(nextAgent), true}},
+		"new":       {authority, agent.Identity(), nextAgent, Replacement{agent.Identity().ID, bundle(nextAgent), false}},
+		"authority": {agent, authority.Identity(), nextAuthority, Replacement{nodetest.AAID, bundle(nextAuthority), false}},
+	}
+}
+
+// check checks that the replacement was filed: everything is as after "peer replace".
+func (c replaceCase) check(t *testing.T, d *node.Dir) {
+	t.Helper()
+	p, err := d.Peer(c.next.Identity().ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if p.State() != "signed" || !p.Root.Equal(c.next.Root()) {
+		t.Errorf("the new peer is %s", p.State())
+	}
+	if c.item.Peer == c.next.Identity().ID {
+		if aside, err := filepath.Glob(filepath.Join(d.Path(), "replaced", c.item.Peer+"-*", "sub-ca.crt")); err != nil || len(aside) != 1 {
+			t.Errorf("moved aside: %q, %v", aside, err)
+		}
+		return
+	}
+	old, err := d.Peer(c.item.Peer)
+	if err != nil || old.Deactivated == "" {
+		t.Errorf("the earlier peer is deactivated on %q, %v", old.Deactivated, err)
+	}
+	want := ""
+	if c.item.KeepSubnet {
+		want = p.Identity.ID
+	}
+	if got, err := d.CurrentSuccessor(c.item.Peer); got != want || err != nil {
+		t.Errorf("messages go to %q, %v: expected %q", got, err, want)
+	}
+	if (p.Subnet == old.Subnet) != c.item.KeepSubnet {
+		t.Errorf("subnet %s, it was %s", p.Subnet, old.Subnet)
+	}
+	if owner := string(readFileT(t, d.Path(), "db", "subnets", "creditors", p.Subnet)); owner != p.Identity.ID+"\n" {
+		t.Errorf("the subnet %s is reserved for %q", p.Subnet, owner)
+	}
+}
+
+// A peer that has lost its root key is replaced by a request, and what the operator is shown before it is
+// signed names both root keys, both nodes, the subnet and whose accounts it has.
+func TestReplacement(t *testing.T) {
+	t.Parallel()
+	for name, c := range replacements(t) {
+		t.Run(name, func(t *testing.T) {
+			laptop := copyTree(t, c.n.Path())
+			d := copyTree(t, c.n.Path())
+			old, err := d.Peer(c.item.Peer)
+			if err != nil {
+				t.Fatal(err)
+			}
+			r := mustCollect(t, d, c.item)
+			item := r.Summary()[0]
+			shown := item.String()
+			for _, row := range item.Details(time.Now()) {
+				shown += "\n" + row[0] + " " + row[1]
+			}
+			for _, want := range []string{c.item.Peer, c.next.Identity().ID, pki.Fingerprint(old.Root.PublicKey), pki.Fingerprint(c.next.Root().PublicKey),
+				strings.Join(pki.FingerprintWords(c.next.Root().PublicKey), " "), item.Subnet, "new.example.com:1234", "destination", "accounts"} {
+				if !strings.Contains(shown, want) {
+					t.Errorf("%s is not shown:\n%s", want, shown)
+				}
+			}
+			if item.KeepSubnet != c.item.KeepSubnet || item.Kind != KindReplacement {
+				t.Errorf("%+v", item)
+			}
+
+			if err := r.CheckConflicts(ctx, laptop); err != nil {
+				t.Fatal(err)
+			}
+			known, err := r.ReplacementChanges(laptop)
+			changed := func(what string) bool {
+				return slices.ContainsFunc(known[0].Changes, func(c Change) bool { return c.What == what && c.Before != "" && c.After != "" })
+			}
+			if err != nil || len(known) != 1 || !changed("root key") || !changed("servers") || changed("subnet") != (name == "new") {
+				t.Errorf("differs: %+v, %v", known, err)
+			}
+			a := signed(t, r, c.n.Key)
+			for range 2 { // the same request can be signed again
+				if err := r.RecordSigned(ctx, laptop, time.Now()); err != nil {
+					t.Fatal(err)
+				}
+				if err := r.CheckConflicts(ctx, laptop); err != nil {
+					t.Error(err)
+				}
+			}
+			if c.item.KeepSubnet { // which the laptop's copy of the peer's directory contradicts
+				if holders, err := laptop.SubnetHolders(ctx); err != nil || len(holders) != 1 || holders[0].Peer != c.next.Identity().ID {
+					t.Errorf("holders of subnets: %+v, %v", holders, err)
+				}
+			}
+			if done := mustFile(t, d, a); done[0].State != filed {
+				t.Errorf("%+v", done)
+			}
+			c.check(t, d)
+			if done := mustFile(t, d, a); len(done) != 0 {
+				t.Errorf("filed again: %+v", done)
+			}
+		})
+	}
+}
+
+// If filing a replacement is interrupted before any of its changes, also within the replacement itself,
+// it can be repeated, and ends as without an interruption.
+func TestCrashWhileReplacing(t *testing.T) {
+	t.Parallel()
+	for name, c := range replacements(t) {
+		t.Run(name, func(t *testing.T) {
+			r := mustCollect(t, c.n.Dir, c.item)
+			a := signed(t, r, c.n.Key)
+			crashes := 0
+			for ; ; crashes++ {
+				d := copyTree(t, c.n.Path())
+				_, err := file(ctx, d, a, time.Now(), crashAt(crashes))
+				if err == nil {
+					break
+				}
+				if !errors.Is(err, errCrash) {
+					t.Fatalf("step %d: %v", crashes, err)
+				}
+				mustFile(t, d, a)
+				c.check(t, d)
+			}
+			if crashes < 5 {
+				t.Errorf("interrupted at only %d steps", crashes)
+			}
+			// The states within the replacement, which a kill leaves.
+			within := map[string]func(d *node.Dir){
+				"the successor is recorded": func(d *node.Dir) {
+					writeFileT(t, c.next.Identity().ID+"\n", d.Path(), "peers", c.item.Peer, "SUCCESSOR")
+				},
+				"the peer is deactivated": func(d *node.Dir) {
+					if c.item.KeepSubnet {
+						writeFileT(t, c.next.Identity().ID+"\n", d.Path(), "peers", c.item.Peer, "SUCCESSOR")
+					}
+					writeFileT(t, "2026-01-01\n", d.Path(), "peers", c.item.Peer, "DEACTIVATED")
+				},
+			}
+			if name == "authority" {
+				within = map[string]func(d *node.Dir){"the peer is moved aside": func(d *node.Dir) {
+					if err := os.Mkdir(filepath.Join(d.Path(), "replaced"), 0o755); err != nil {
+						t.Fatal(err)
+					}
+					if err := os.Rename(filepath.Join(d.Path(), "peers", c.item.Peer), filepath.Join(d.Path(), "replaced", c.item.Peer+"-2026-01-01")); err != nil {
+						t.Fatal(err)
+					}
+				}}
+			}
+			for state, make := range within {
+				d := copyTree(t, c.n.Path())
+				if _, err := file(ctx, d, a, time.Now(), crashAt(2)); !errors.Is(err, errCrash) { // recorded, not replaced
+					t.Fatal(err)
+				}
+				make(d)
+				if _, err := File(ctx, d, a, time.Now()); err != nil {
+					t.Errorf("%s: %v", state, err)
+					continue
+				}
+				c.check(t, d)
+			}
+		})
+	}
+}
+
+// A replacement that has become impossible since it was requested is not filed, and no certificate is
+// recorded.
+func TestReplacedMeanwhile(t *testing.T) {
+	t.Parallel()
+	for name, c := range replacements(t) {
+		if name == "new" {
+			continue
+		}
+		t.Run(name, func(t *testing.T) {
+			other := nodetest.New(t, c.next.Identity().Type, "other.example.com:1234")
+			d := copyTree(t, c.n.Path())
+			a := signed(t, mustCollect(t, d, c.item), c.n.Key)
+			replacement := node.Replacement{Peer: c.item.Peer, Bundle: nodetest.ReadBundle(t, other.Bundle(t)), KeepSubnet: c.item.KeepSubnet}
+			if _, err := d.ReplacePeer(ctx, replacement, keyOf(c.n)); err != nil {
+				t.Fatal(err)
+			}
+			before := snapshot(t, d.Path())
+			if done, err := File(ctx, d, a, time.Now()); err == nil || done[0].State != Failed {
+				t.Errorf("%+v, %v", done, err)
+			}
+			sameTree(t, d.Path(), before)
+		})
+	}
+}
+
+// On the offline machine, a subnet is handed over only from the peer that has it, according to what was
+// signed there, and the earlier node does not get it back without being asked for.
+func TestReplacementConflicts(t *testing.T) {
+	t.Parallel()
+	c := replacements(t)["keep"]
+	laptop := copyTree(t, c.n.Path())
+	for _, folder := range []string{"peers", "certs"} { // it has only its record
+		if err := os.RemoveAll(filepath.Join(laptop.Path(), folder)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	record := signRecordPath(laptop)
+	if err := os.MkdirAll(filepath.Dir(record), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	old, err := c.n.Peer(c.item.Peer)
+	if err != nil {
+		t.Fatal(err)
+	}
+	first := signrecord.PeerCertificate(old.Identity, old.Root, old.Subnet, "AB")
+	third := nodetest.New(t, ca, "third.example.com:1234")
+	sign := func(c ...signrecord.Certificate) error {
+		return signrecord.Add(record, time.Now(), strings.Repeat("a", 32), c)
+	}
+	if err := sign(first); err != nil {
+		t.Fatal(err)
+	}
+	r := mustCollect(t, c.n.Dir, c.item)
+	if err := r.CheckConflicts(ctx, laptop); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.RecordSigned(ctx, laptop, time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	if holders, err := laptop.SubnetHolders(ctx); err != nil || len(holders) != 1 || holders[0].Peer != c.next.Identity().ID {
+		t.Errorf("holders of subnets: %+v, %v", holders, err)
+	}
+	again := first
+	again.Serial = "AC"
+	stolen := signrecord.PeerCertificate(third.Identity(), third.Root(), old.Subnet, "AD")
+	taken := stolen
+	taken.Replaces = third.Identity().ID
+	fromEarlier := stolen
+	fromEarlier.Replaces = c.item.Peer
+	for name, cert := range map[string]signrecord.Certificate{"the earlier peer": again, "a third node": stolen, "in the place of itself": taken, "in the place of the earlier peer": fromEarlier} {
+		if sign(cert) == nil {
+			t.Errorf("the subnet of the new node was given to another one: %s", name)
+		}
+	}
+	next := stolen
+	next.Replaces = c.next.Identity().ID
+	if err := sign(next); err != nil {
+		t.Errorf("the new node can not be replaced in turn: %v", err)
+	}
+}
+
+func keyOf(n *nodetest.Node) func() (crypto.Signer, error) {
+	return func() (crypto.Signer, error) { return n.Key, nil }
+}
+
+// A request for new peers and for replacements in one gives each node a subnet of its own, also if it was
+// interrupted while it was collected.
+func TestReplacementAmongOthers(t *testing.T) {
+	t.Parallel()
+	c := replacements(t)["keep"]
+	items := []Requested{peerCertFor(t, nodetest.New(t, ca, "a.example.com:1234")), c.item, peerCertFor(t, nodetest.New(t, da, "b.example.com:1234"))}
+	for crashes := 0; ; crashes++ {
+		d := copyTree(t, c.n.Path())
+		crashed := collectUntil(t, d, items, crashAt(crashes))
+		if !crashed {
+			break
+		}
+		r := mustCollect(t, d, items...)
+		if r.peers[0].subnet != "000002" || r.peers[1].subnet != "000001" || r.peers[2].subnet != d.Identity().ID+"00" {
+			t.Errorf("step %d: subnets %s, %s, %s", crashes, r.peers[0].subnet, r.peers[1].subnet, r.peers[2].subnet)
+		}
+		mustFile(t, d, signed(t, r, c.n.Key))
+		c.check(t, d)
+	}
+	twice := append(slices.Clone(items), Replacement{c.item.Peer, items[0].(PeerCert).Bundle, false})
+	if r, err := Collect(ctx, copyTree(t, c.n.Path()), twice, time.Now()); err == nil {
+		t.Errorf("one peer is replaced by two nodes: %v", r.Summary())
+	}
+}
+
+// A request that was changed on its way, or made by a program of an attacker, can not ask for a
+// replacement by which the laptop's records would be contradicted, or whose summary would be wrong.
+func TestReplacementTampered(t *testing.T) {
+	t.Parallel()
+	all := replacements(t)
+	third := nodetest.New(t, ca, "third.example.com:1234")
+	debtors := nodetest.New(t, da, "debtors.example.com:1234")
+	authority := all["keep"].n
+	authority.Sign(t, third.Bundle(t)) // with the subnet 000002
+	rootOf := func(n *nodetest.Node) []byte { return pki.EncodeCertificatePEM(n.Root()) }
+	for _, c := range []struct {
+		name, of string
+		change   func(p *peerCertFile)
+		want     string
+	}{
+		{"the subnet of a third node", "keep", func(p *peerCertFile) { p.Subnet = "000002" }, "which has another one"},
+		{"the place of a third node", "keep", func(p *peerCertFile) { p.Replaces.Root = rootOf(third) }, "which has another one"},
+		{"the place of a third node, with its subnet", "new", func(p *peerCertFile) { p.Subnet = "000002" }, "already belongs to"},
+		{"the subnet of the peer, but not kept", "new", func(p *peerCertFile) { p.Subnet = "000001" }, "already belongs to"},
+		{"a peer of another type", "keep", func(p *peerCertFile) { p.Replaces.Root = rootOf(debtors) }, "another type"},
+		{"the node itself", "keep", func(p *peerCertFile) { p.Replaces.Root = rootOf(all["keep"].next) }, "nothing to replace"},
+		{"text around the certificate", "keep", func(p *peerCertFile) { p.Replaces.Root = append(p.Replaces.Root, "x\n"...) }, "text after the PEM block"},
+		{"a subnet of an agent", "authority", func(p *peerCertFile) { p.Replaces.KeepSubnet = true }, "gives no subnets"},
+		{"an agent for an authority", "authority", func(p *peerCertFile) { p.Replaces.Root = rootOf(third) }, "another type"},
+		{"no replacement", "authority", func(p *peerCertFile) { p.Replaces = nil }, "known here with another root certificate"},
+	} {
+		base := all[c.of]
+		laptop := copyTree(t, base.n.Path())
+		r := mustCollect(t, copyTree(t, base.n.Path()), base.item)
+		var f requestFile
+		if err := decode(r.Encode(), requestFormat, &f, &f.header); err != nil {
+			t.Fatal(err)
+		}
+		c.change(&f.PeerCerts[0])
+		data, err := encode(&f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		changed, err := ReadRequest(data, time.Now())
+		if err == nil {
+			err = changed.CheckConflicts(ctx, laptop)
+		}
+		if err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: %v\nexpected an error with %q", c.name, err, c.want)
+		}
+	}
+}

@@ -1,0 +1,108 @@
+package node
+
+import (
+	"context"
+	"crypto/x509"
+	"errors"
+	"fmt"
+
+	"peerlink/node/nodetype"
+	"peerlink/node/pki"
+)
+
+// This file has the steps of replacing a peer for a node whose root key is on another machine.
+
+// ReplacedPeer returns the root certificate of the peer that a request is to replace, and its subnet, or
+// "" if this node is not an accounting authority. It fails if the replacement is not possible, or if it
+// needs no signature.
+func (l *Locked) ReplacedPeer(ctx context.Context, r Replacement) (root *x509.Certificate, subnet string, err error) {
+	if err := l.d.CheckReplacement(r); err != nil {
+		return nil, "", err
+	}
+	if root, err = l.replacedRoot(r.Peer); err != nil || l.d.identity.Type != nodetype.AccountingAuthority {
+		return root, "", err
+	}
+	if next := r.Bundle.Identity; isDir(l.d.file("peers", next.ID)) {
+		return nil, "", fmt.Errorf("%s is a peer already, so that nothing has to be signed: \"peerlink peer deactivate %s\" ends the link with %s", next, r.Peer, r.Peer)
+	}
+	old, err := l.d.Peer(r.Peer)
+	if err == nil && r.KeepSubnet {
+		err = l.d.checkTakeover(ctx, r, old.Subnet)
+	}
+	if err != nil {
+		return nil, "", err
+	}
+	return root, old.Subnet, nil
+}
+
+// replacedRoot returns the root certificate of a peer, also if its directory was moved aside and no
+// other one has taken its place yet.
+func (l *Locked) replacedRoot(id string) (*x509.Certificate, error) {
+	dir := l.d.file("peers", id)
+	if aside := l.d.asideOf(id); !isDir(dir) && aside != "" {
+		dir = aside
+	}
+	return readCert(dir, "root-ca.crt")
+}
+
+// CheckReplaceable checks, before a certificate that was signed elsewhere is recorded, that
+// [Locked.FileReplacement] can file it: that the peer is still the one with the root certificate
+// replaced, and that the subnet in the certificate is that of the peer if it is kept, or else still
+// reserved. done reports whether the replacement was filed before.
+func (l *Locked) CheckReplaceable(ctx context.Context, r Replacement, replaced *x509.Certificate, subnet string) (done bool, err error) {
+	authority := l.d.identity.Type == nodetype.AccountingAuthority
+	root, err := l.replacedRoot(r.Peer)
+	if err != nil {
+		return false, err
+	}
+	if !authority && sameCertificate(root, r.Bundle.Root) && isDir(l.d.file("peers", r.Peer)) {
+		return true, nil
+	}
+	if !sameCertificate(root, replaced) {
+		return false, fmt.Errorf("%s has another root key than when the request was made, %s: it was replaced meanwhile; if it is to be replaced again, forget the request, and make a new one", r.Peer, pki.Fingerprint(root.PublicKey))
+	}
+	if err := l.d.CheckReplacement(r); err != nil || !authority {
+		return false, err
+	}
+	if !r.KeepSubnet {
+		return false, l.EnsureSubnet(ctx, r.Bundle.Identity, subnet)
+	}
+	old, err := l.d.Peer(r.Peer)
+	if err != nil {
+		return false, err
+	}
+	if old.Subnet != subnet {
+		return false, fmt.Errorf("%w: the certificate has the subnet %s, and %s has %s", ErrSubnetTaken, subnet, r.Peer, old.Subnet)
+	}
+	return false, l.d.checkTakeover(ctx, r, subnet)
+}
+
+// FileReplacement replaces a peer as [Dir.ReplacePeer] does, by the node for which cert was signed
+// elsewhere and recorded by [Locked.FileCertificate]. subnet is the subnet in cert, or "". The caller
+// must have called [Locked.CheckReplaceable]. FileReplacement may be interrupted at any moment, and
+// called again. If the node has become a peer meanwhile, its earlier peer certificate stays in place, and
+// added is false.
+func (l *Locked) FileReplacement(ctx context.Context, r Replacement, cert *x509.Certificate, subnet string) (added bool, err error) {
+	if err := errors.Join(l.d.removeLeftovers(), l.d.CheckReplacement(r)); err != nil {
+		return false, err
+	}
+	if l.d.identity.Type != nodetype.AccountingAuthority {
+		_, err := l.d.replaceAuthority(r, func() (*x509.Certificate, error) { return cert, nil })
+		return err == nil, err
+	}
+	err = l.d.replaceAgent(ctx, r, func(dir, _ string) error {
+		added = true
+		return l.d.installPeer(dir, r.Bundle, cert, subnet)
+	})
+	return added, err
+}
+
+// AssignSubnet reserves the subnet of a peer for the node that replaces it, after a certificate for that
+// node was signed on this machine. If the peer is in this copy of the directory, its reservation stays
+// as it is, because the reference scripts compare the two.
+func (l *Locked) AssignSubnet(replaced string, next pki.Identity, subnet string) error {
+	if isDir(l.d.file("peers", replaced)) {
+		return l.EnsureReserved(next, subnet)
+	}
+	return l.d.pool(next.Type).assign(next.ID, subnet)
+}
