@@ -25,6 +25,8 @@ type Links struct {
 	// StoreBytes is the size of the embedded broker's files.
 	StoreBytes int64 `json:"store_bytes,omitempty"`
 
+	brokerWarnings int // how many of Warnings are of the broker
+
 	store *embedded.Stats // nil without the embedded broker, or if it can not be read
 }
 
@@ -48,6 +50,12 @@ func (s *Server) links(ctx context.Context) Links {
 	}
 	if s.cfg.BrokerWarnings != nil {
 		l.Warnings = s.cfg.BrokerWarnings()
+	}
+	l.brokerWarnings = len(l.Warnings)
+	for i := range l.Peers {
+		for _, h := range l.Peers[i].Held {
+			l.Warnings = append(l.Warnings, h.String())
+		}
 	}
 	if err := s.stalled(); err != nil {
 		l.Troubles = append(l.Troubles, err.Error())

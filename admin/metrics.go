@@ -62,7 +62,7 @@ func (s *scrape) Collect(metrics chan<- prometheus.Metric) {
 func (e emitter) service(l *Links) {
 	e.emit("peerlink_info", 1, l.Version, l.ID, l.Type)
 	e.emit("peerlink_ready", boolValue(l.Ready))
-	e.emit("peerlink_broker_warnings", float64(len(l.Warnings)))
+	e.emit("peerlink_broker_warnings", float64(l.brokerWarnings))
 	for reason, n := range l.Rejected {
 		e.emit("peerlink_connections_rejected_total", float64(n), reason)
 	}
@@ -93,6 +93,11 @@ func (e emitter) peers(l *Links) {
 		} {
 			e.emit("peerlink_"+c.name+"_total", float64(c.value), p.ID)
 		}
+		held := 0
+		for _, h := range p.Held {
+			held += h.Messages
+		}
+		e.emit("peerlink_messages_held", float64(held), p.ID)
 		e.emit("peerlink_link_state", 1, p.ID, "out", string(p.Out.Verdict))
 		e.emit("peerlink_link_state", 1, p.ID, "in", string(p.In.Verdict))
 		e.emitHistogram("peerlink_link_confirm_seconds", p.ConfirmHistogram, p.ID)

@@ -30,6 +30,9 @@ var (
 	// all its deliveries were confirmed or excluded. The caller should open a new Consumer
 	// immediately.
 	ErrReopen = errors.New("broker: queue has to be opened anew")
+	// ErrTooManyExcluded is returned by [Consumer.Exclude] while the Consumer holds so many
+	// excluded deliveries that it must not hold more.
+	ErrTooManyExcluded = errors.New("broker: too many messages can be neither sent nor moved to the dead letters")
 	// ErrNoQueue is returned for a queue that does not exist.
 	ErrNoQueue = errors.New("broker: queue does not exist")
 )
@@ -136,7 +139,9 @@ type Consumer interface {
 	// is an error, one that was confirmed already is not.
 	Confirm(tag uint64) error
 	// Exclude excludes one delivery from every later Confirm: the message stays in the
-	// queue until DeadLetter has moved it. Exclude does not block.
+	// queue until DeadLetter has moved it. Exclude does not block. It returns
+	// [ErrTooManyExcluded] when the number or the size of the excluded deliveries has reached
+	// the bound of the Consumer; it may be called again after DeadLetter has moved one of them.
 	Exclude(tag uint64) error
 	// DeadLetter moves one delivery to the dead letters, with the reason. It returns when
 	// the move is durable. If DeadLetter fails, the message stays in the queue, even if

@@ -62,6 +62,7 @@ func (x *peerExamination) run(ctx context.Context) {
 		x.checkServers(ctx)
 		x.checkDestination()
 		x.checkReceiving()
+		x.checkHeld()
 	}
 	if x.peer != nil && x.cfg.Broker != nil && !x.skip("objects", "", "broker") {
 		x.cfg.Broker.examinePeer(ctx, x.examination, x.section, x.peer)
@@ -153,6 +154,22 @@ func (x *peerExamination) checkDestination() {
 	}
 	x.warn("destination", "", fmt.Sprintf("the peer's stomp.toml has the destination %q, and servers of its type usually accept %q only", got, want),
 		"if the peer refuses messages, ask its owner for an info-bundle with the right destination")
+}
+
+// checkHeld reports messages that the running service can neither send nor set aside.
+func (x *peerExamination) checkHeld() {
+	if x.cfg.Service == nil {
+		return
+	}
+	for i := range x.cfg.Service.Peers {
+		p := &x.cfg.Service.Peers[i]
+		if p.ID != x.id {
+			continue
+		}
+		for _, h := range p.Held {
+			x.fail("sending", "", h.String(), link.HeldRemedy)
+		}
+	}
 }
 
 // checkReceiving reports what the running service says about the connections from the peer.

@@ -2,17 +2,20 @@ package link
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
 	"peerlink/broker"
+	"peerlink/internal/wait"
 )
 
 const (
-	// maxDeadLetterJobs is how many messages of a session may wait to become dead
-	// letters. If there is one more, nothing is sent until one of them is a dead letter.
-	maxDeadLetterJobs = 64
+	// maxConcurrentMoves is how many messages of a session are made dead letters at once.
+	maxConcurrentMoves = 64
 	// deadLetterEndTime is how long the end of a session waits for attempts in
 	// progress.
 	deadLetterEndTime = time.Second
@@ -20,70 +23,170 @@ const (
 
 // deadLetterer moves messages of a session to the dead letters, concurrently with
 // sending. While the broker cannot store a message there, the message stays in its
-// queue, and the move is retried. Messages not moved when the session ends stay in the
-// queue.
+// queue, and the move is retried. The messages behind it are sent meanwhile. Only the broker
+// bounds how many messages may wait (see [broker.ErrTooManyExcluded]). Messages not moved when
+// the session ends stay in the queue.
 type deadLetterer struct {
 	session    *session
 	consumer   broker.Consumer
-	slots      chan struct{} // contains an element for each message not moved yet
+	added      wait.Signal   // notified when there is a further job
+	moved      wait.Signal   // notified when a message has been moved
 	ending     chan struct{} // closed when no more attempts may begin
+	ended      chan struct{} // closed when run has returned
 	moveCtx    context.Context
 	abortMoves context.CancelFunc
-	wg         sync.WaitGroup
+
+	mu      sync.Mutex
+	waiting []deadLetterJob // in the order of the next attempts, without those in progress
+	moving  int             // how many attempts are in progress
+	err     error           // why the last attempts have failed; nil if they have not
+	full    bool            // add waits: the broker holds no more messages
+}
+
+// deadLetterJob is a message that is to become a dead letter. It does not contain the body, so that
+// many jobs may wait.
+type deadLetterJob struct {
+	tag    uint64
+	typ    string
+	fp     fingerprint
+	reason error
 }
 
 func newDeadLetterer(ctx context.Context, se *session, consumer broker.Consumer) *deadLetterer {
-	dl := &deadLetterer{session: se, consumer: consumer, slots: make(chan struct{}, maxDeadLetterJobs), ending: make(chan struct{})}
+	dl := &deadLetterer{
+		session: se, consumer: consumer,
+		added: wait.NewSignal(), moved: wait.NewSignal(),
+		ending: make(chan struct{}), ended: make(chan struct{}),
+	}
 	dl.moveCtx, dl.abortMoves = context.WithCancel(ctx)
+	go dl.run()
 	return dl
 }
 
-// add starts to move a message that cannot be sent for the given reason. It blocks while
-// maxDeadLetterJobs messages wait. Once it has returned nil, no confirmation of a later
-// message removes the message from the queue.
+// add has a message moved that cannot be sent for the given reason. While the broker holds no
+// more messages that wait to be moved, add blocks. Once it has returned nil, no confirmation of a
+// later message removes the message from the queue.
 func (dl *deadLetterer) add(ctx context.Context, d broker.Delivery, fp fingerprint, reason error) error {
-	select {
-	case dl.slots <- struct{}{}:
-	case <-ctx.Done():
-		return ctx.Err()
+	for {
+		err := dl.consumer.Exclude(d.Tag)
+		if err == nil {
+			break
+		}
+		if !errors.Is(err, broker.ErrTooManyExcluded) {
+			return err
+		}
+		dl.update(func() { dl.full = true })
+		select {
+		case <-dl.moved:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
 	}
-	if err := dl.consumer.Exclude(d.Tag); err != nil {
-		<-dl.slots
-		return err
-	}
-	typ := d.Type // not d, so that the goroutine does not keep the body in memory
-	dl.wg.Go(func() {
-		defer func() { <-dl.slots }()
-		dl.move(d.Tag, typ, fp, reason)
+	dl.update(func() {
+		dl.full = false
+		dl.waiting = append(dl.waiting, deadLetterJob{d.Tag, d.Type, fp, reason})
 	})
+	dl.added.Notify()
 	return nil
 }
 
-// move retries until the message is a dead letter, or the session ends.
-func (dl *deadLetterer) move(tag uint64, typ string, fp fingerprint, reason error) {
-	se := dl.session
-	r := newRetries(100*time.Millisecond, 5*time.Second)
-	for first := true; ; first = false {
-		err := dl.consumer.DeadLetter(dl.moveCtx, tag, reason.Error())
-		if err == nil {
-			se.log.Error("message set aside, it can not be sent", "type", typ, "err", reason)
-			se.sender.peer.stats.recordError(outgoing, fmt.Errorf("message set aside, it can not be sent: %w", reason))
-			se.sender.peer.stats.setAside.Add(1)
-			se.sender.refusals.forget(fp)
+// busy reports whether messages wait to be moved.
+func (dl *deadLetterer) busy() bool {
+	dl.mu.Lock()
+	defer dl.mu.Unlock()
+	return len(dl.waiting)+dl.moving > 0
+}
+
+// update changes the state, and has it shown.
+func (dl *deadLetterer) update(change func()) {
+	dl.mu.Lock()
+	defer dl.mu.Unlock()
+	change()
+	dl.session.sender.tracker.setHeld(len(dl.waiting)+dl.moving, dl.full, dl.err)
+}
+
+// run moves messages until end is called. After an attempt has failed, there is a pause, and the
+// message is tried again after the others. While all attempts fail, only one message is tried at
+// a time.
+func (dl *deadLetterer) run() {
+	defer close(dl.ended)
+	r, atOnce := newRetries(100*time.Millisecond, 5*time.Second), maxConcurrentMoves
+	for {
+		select {
+		case <-dl.ending:
 			return
+		default:
 		}
-		if dl.moveCtx.Err() != nil {
-			return
+		jobs := dl.next(atOnce)
+		if len(jobs) == 0 {
+			select {
+			case <-dl.added:
+			case <-dl.ending:
+			}
+			continue
 		}
-		if first {
-			se.log.Warn("message can be neither sent nor set aside: it stays in the queue, and setting it aside is tried again", "type", typ, "reason", reason, "err", err)
+		failed, err := dl.moveAll(jobs)
+		dl.update(func() {
+			dl.waiting, dl.moving, dl.err = append(dl.waiting, failed...), 0, err
+		})
+		if len(failed) < len(jobs) {
+			dl.moved.Notify()
+			r.reset()
+			atOnce = maxConcurrentMoves
+		} else {
+			atOnce = 1
+		}
+		if len(failed) == 0 {
+			continue
 		}
 		select {
 		case <-time.After(r.pause()):
 		case <-dl.ending:
-			return
 		}
 	}
+}
+
+// next takes up to n jobs out of those that wait.
+func (dl *deadLetterer) next(n int) []deadLetterJob {
+	dl.mu.Lock()
+	defer dl.mu.Unlock()
+	n = min(n, len(dl.waiting))
+	jobs := slices.Clone(dl.waiting[:n])
+	dl.waiting, dl.moving = dl.waiting[n:], n
+	return jobs
+}
+
+// moveAll makes one attempt for each job. It returns the jobs whose attempts have failed, and the
+// error of one of them.
+func (dl *deadLetterer) moveAll(jobs []deadLetterJob) (failed []deadLetterJob, err error) {
+	errs := make([]error, len(jobs))
+	var wg sync.WaitGroup
+	for i := range jobs {
+		wg.Go(func() { errs[i] = dl.move(&jobs[i]) })
+	}
+	wg.Wait()
+	for i, e := range errs {
+		if e != nil {
+			failed, err = append(failed, jobs[i]), e
+		}
+	}
+	return failed, err
+}
+
+// move makes one attempt to make a message a dead letter.
+func (dl *deadLetterer) move(j *deadLetterJob) error {
+	se := dl.session
+	err := dl.consumer.DeadLetter(dl.moveCtx, j.tag, j.reason.Error())
+	switch {
+	case err == nil:
+		se.log.Error("message set aside, it can not be sent", "type", j.typ, "err", j.reason)
+		se.sender.peer.stats.recordError(outgoing, fmt.Errorf("message set aside, it can not be sent: %w", j.reason))
+		se.sender.peer.stats.setAside.Add(1)
+		se.sender.refusals.forget(j.fp)
+	case dl.moveCtx.Err() == nil:
+		se.sender.logThrottled(se.log, slog.LevelWarn, "message can be neither sent nor set aside: it stays in the queue, and setting it aside is tried again", "type", j.typ, "reason", j.reason, "err", err)
+	}
+	return err
 }
 
 // end waits for attempts in progress, for at most deadLetterEndTime, and begins no
@@ -92,6 +195,7 @@ func (dl *deadLetterer) end() {
 	close(dl.ending)
 	late := time.AfterFunc(deadLetterEndTime, dl.abortMoves)
 	defer late.Stop()
-	dl.wg.Wait()
+	<-dl.ended
 	dl.abortMoves()
+	dl.session.sender.tracker.setHeld(0, false, nil)
 }

@@ -10,6 +10,8 @@ import (
 	"testing"
 
 	"peerlink/broker"
+	"peerlink/broker/rabbitmq/rabbittest"
+	"peerlink/link"
 	"peerlink/link/linktest"
 	"peerlink/node/nodetest"
 )
@@ -20,6 +22,7 @@ type stuck struct {
 	broker.Broker
 	now      atomic.Bool
 	attempts atomic.Int32
+	most     int // how many messages may be excluded at once; 0: as many as the broker permits
 }
 
 // stuckConsumer confirms nothing behind a message that could not become a dead letter.
@@ -35,6 +38,16 @@ type stuckConsumer struct {
 func (s *stuck) Consume(ctx context.Context, queue string) (broker.Consumer, error) {
 	c, err := s.Broker.Consume(ctx, queue)
 	return &stuckConsumer{Consumer: c, stuck: s, kept: make(map[uint64]bool)}, err
+}
+
+func (c *stuckConsumer) Exclude(tag uint64) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.stuck.most > 0 && len(c.kept) >= c.stuck.most {
+		return broker.ErrTooManyExcluded
+	}
+	c.kept[tag] = true
+	return c.Consumer.Exclude(tag)
 }
 
 func (c *stuckConsumer) DeadLetter(ctx context.Context, tag uint64, reason string) error {
@@ -102,6 +115,100 @@ func TestSetAsideLater(t *testing.T) {
 	if n := strings.Count(authority.Log.String(), "msg=receiving"); n != 1 {
 		t.Errorf("%d connections were used, want 1", n)
 	}
+}
+
+// While messages can be neither sent nor set aside, the status says so, with the reason. When they are
+// as many as the broker holds, so that nothing is sent from the queue, the verdict is another one. Both
+// end with the cause.
+func TestSetAsideFull(t *testing.T) {
+	t.Parallel()
+	authority, other := linktest.New(t, aa), linktest.New(t, ca)
+	nodetest.Peer(t, authority.Node, other.Node)
+	b := &stuck{Broker: other.Config.Broker, most: 3}
+	b.now.Store(true)
+	other.Config.Broker = b
+	authority.Start()
+	other.Start()
+	bad := broker.Outgoing{Type: "PrepareTransfer", ContentType: "application/json", Body: []byte("{")}
+	for n := range 3 {
+		other.Put(authority, bad, linktest.Message(t, other, authority, n))
+	}
+	authority.Take(3)
+	heldBecome(t, other, func(h link.Held) bool {
+		return h.Messages == 3 && !h.Stopped && strings.Contains(h.Reason, "no room for it")
+	})
+	outBecomes(t, other, authority, link.VerdictLinked, "")
+
+	other.Put(authority, bad, linktest.Message(t, other, authority, 3))
+	outBecomes(t, other, authority, link.VerdictCannotSetAside, "no room for it")
+	heldBecome(t, other, func(h link.Held) bool { return h.Messages == 3 && h.Stopped })
+
+	b.now.Store(false)
+	authority.Take(1)
+	other.WaitDrained(authority, 4)
+	outBecomes(t, other, authority, link.VerdictLinked, "")
+	heldBecome(t, other, func(h link.Held) bool { return h.Messages == 0 })
+}
+
+// heldBecome waits until the messages that a node can neither send to its only peer nor set aside are as
+// ok says. They are a zero Held if there are none.
+func heldBecome(t *testing.T, n *linktest.Node, ok func(link.Held) bool) {
+	t.Helper()
+	linktest.Eventually(t, "messages held", func() error {
+		var h link.Held
+		for _, found := range n.Service.Status().Peers[0].Held {
+			h = found
+		}
+		if !ok(h) {
+			return fmt.Errorf("%+v", h)
+		}
+		return nil
+	})
+}
+
+// More messages than RabbitMQ delivers at first can be neither sent nor set aside, because the queue for
+// those set aside is full and takes no more: the messages behind them are sent, and those in front
+// are set aside when there is room.
+func TestSetAsideQueueFull(t *testing.T) {
+	t.Parallel()
+	authority, other := linktest.NewOn(t, aa, linktest.RabbitMQ), linktest.New(t, ca)
+	nodetest.Peer(t, authority.Node, other.Node)
+	s := rabbittest.Get(t)
+	control := func(args ...string) {
+		t.Helper()
+		if err := s.Control(args...); err != nil {
+			t.Fatal(err)
+		}
+	}
+	control("set_policy", "full", fmt.Sprintf(`^peer\.%s\.0\.XQ$`, other.Identity().ID), `{"max-length":3,"overflow":"reject-publish"}`, "--apply-to", "queues")
+	defer s.Control("clear_policy", "full")
+	other.Start()
+	authority.Start()
+	linktest.Eventually(t, "the policy of the queue", func() error {
+		if text, err := s.ControlOutput("list_queues", "--quiet", "name", "policy"); err != nil || !strings.Contains(text, "XQ\tfull") {
+			return fmt.Errorf("%s, %v", text, err)
+		}
+		return nil
+	})
+	const bad = 2100 // more than the prefetch count
+	messages := make([]broker.Outgoing, bad)
+	for n := range messages {
+		messages[n] = broker.Outgoing{Type: "PrepareTransfer", ContentType: "application/json", Body: fmt.Append(nil, n)}
+	}
+	authority.Put(other, messages...)
+	authority.Put(other, numbered(t, authority, other, 0, 100)...)
+	other.Take(100)
+	heldBecome(t, authority, func(h link.Held) bool {
+		return h.Messages == bad-3 && !h.Stopped && strings.Contains(h.Reason, ".XQ is full")
+	})
+	control("clear_policy", "full")
+	linktest.Eventually(t, "setting aside", func() error {
+		if n := authority.Service.Status().Peers[0].Counts.SetAside; n < bad {
+			return fmt.Errorf("%d of %d are set aside", n, bad)
+		}
+		return nil
+	})
+	authority.WaitDrained(other, bad)
 }
 
 // late is a broker that makes a message a dead letter only after a message behind it

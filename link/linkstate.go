@@ -49,6 +49,9 @@ const (
 	// VerdictUnconfirmed: messages were sent, and the peer has confirmed nothing for
 	// unconfirmedAfter (out).
 	VerdictUnconfirmed Verdict = "unconfirmed"
+	// VerdictCannotSetAside: so many messages can be neither sent nor made dead letters that the
+	// broker holds no more of them, and nothing is sent from the queue (out).
+	VerdictCannotSetAside Verdict = "can_not_set_aside"
 	// VerdictQuotaFull: the messages of the peer that no application has consumed fill the
 	// peer's quota here, or the disk is almost full, so no more are accepted (in).
 	VerdictQuotaFull Verdict = "quota_full"
@@ -88,6 +91,7 @@ var verdicts = map[Verdict]struct {
 	VerdictCertificateExpired: {Bad, "certificate expired"},
 	VerdictClockDiffers:       {Bad, "clocks differ"},
 	VerdictUnconfirmed:        {Bad, "nothing confirmed"},
+	VerdictCannotSetAside:     {Bad, "messages can not be set aside"},
 	VerdictQuotaFull:          {Bad, "quota full here"},
 	VerdictBrokerUnavailable:  {Bad, "broker unavailable"},
 	VerdictUnreadable:         {Bad, "files unusable"},

@@ -378,7 +378,8 @@ func (se *session) checkRefusals(m *broker.Outgoing, fp fingerprint) error {
 var errIdle = errors.New("nothing to send")
 
 // next waits for messages. It returns errIdle if none have arrived for
-// [Config.IdleTimeout] and the peer has confirmed all that were sent.
+// [Config.IdleTimeout], the peer has confirmed all that were sent, and none wait to become dead
+// letters: these would be delivered to the next session at once.
 func (se *session) next(ctx context.Context, consumer broker.Consumer) ([]broker.Delivery, error) {
 	for {
 		batch, err := nextBatch(ctx, consumer, max(0, se.sender.s.cfg.IdleTimeout))
@@ -388,7 +389,7 @@ func (se *session) next(ctx context.Context, consumer broker.Consumer) ([]broker
 		if batch != nil || err != nil {
 			return batch, err
 		}
-		if se.unconfirmed() == 0 {
+		if se.unconfirmed() == 0 && !se.deadLetterer.busy() {
 			return nil, errIdle
 		}
 	}

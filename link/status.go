@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -48,6 +49,8 @@ type PeerStatus struct {
 	LastError    string     `json:"last_error,omitempty"`
 	LastErrorAt  *time.Time `json:"last_error_at,omitempty"`
 	Certificates []Expiry   `json:"certificates"` // those that the link needs, the first to expire first
+	// Held has an element for each queue with messages that can be neither sent nor made dead letters.
+	Held []Held `json:"held,omitempty"`
 
 	Out LinkState `json:"out"` // this node sends to the peer
 	In  LinkState `json:"in"`  // the peer sends to this node
@@ -61,6 +64,26 @@ type PeerStatus struct {
 	// HandshakeHistogram is how long successful TLS handshakes with the peer take, in both
 	// directions.
 	HandshakeHistogram Histogram `json:"-"`
+}
+
+// Held describes the messages of a queue that can be neither sent nor made dead letters: they stay in
+// the queue, and making them dead letters is tried again.
+type Held struct {
+	Queue    string    `json:"queue"`
+	Messages int       `json:"messages"`
+	Since    time.Time `json:"since"`
+	Reason   string    `json:"reason"` // why they cannot be made dead letters
+	// Stopped reports whether the messages are so many that nothing is sent from the queue.
+	Stopped bool `json:"stopped"`
+}
+
+// String describes the messages in a sentence without a period.
+func (h Held) String() string {
+	others := "the others are sent"
+	if h.Stopped {
+		others = "they are so many that NOTHING is sent from the queue"
+	}
+	return fmt.Sprintf("queue %s: %d messages can be neither sent nor set aside, and stay in it; %s: %s", h.Queue, h.Messages, others, h.Reason)
 }
 
 // Severity returns the severity of the worse direction of the link, which is the smaller value.
@@ -203,6 +226,7 @@ func (p *peer) status(s *shared, now time.Time) PeerStatus {
 	slices.SortFunc(st.Connections, func(a, b Connection) int { return a.Since.Compare(b.Since) })
 	wall := time.Now() // events are recorded by this clock, not by that for certificates
 	st.Out, st.In = p.linkStates(s, wall)
+	st.Held = p.heldMessages()
 	if e := p.lastError(st.Out, st.In, wall); !e.at.IsZero() {
 		st.LastError, st.LastErrorAt = e.text, &e.at
 	}
@@ -211,6 +235,18 @@ func (p *peer) status(s *shared, now time.Time) PeerStatus {
 	}
 	st.Confirm, st.ConfirmHistogram, st.HandshakeHistogram = t.confirmLatencies.timing(wall), t.confirmLatencies.histogram(), t.handshakes.histogram()
 	return st
+}
+
+// heldMessages returns the messages that can be neither sent nor made dead letters, by queue.
+func (p *peer) heldMessages() (list []Held) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, queue := range slices.Sorted(maps.Keys(p.out)) {
+		if h := p.out[queue].heldNow(); h.count > 0 {
+			list = append(list, Held{Queue: queue, Messages: h.count, Since: h.since, Reason: h.reason, Stopped: h.full})
+		}
+	}
+	return list
 }
 
 // servers returns the addresses in a peer's stomp.toml, each once.

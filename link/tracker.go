@@ -2,6 +2,7 @@ package link
 
 import (
 	"cmp"
+	"fmt"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -21,6 +22,44 @@ type tracker struct {
 	state LinkState              // Verdict is empty until something has happened
 	at    time.Time              // when the last event was recorded, also if the verdict stayed the same
 	conns map[*openConn]struct{} // the open connections
+	held  heldMessages
+}
+
+// heldMessages are messages of a queue that can be neither sent nor made dead letters.
+type heldMessages struct {
+	count  int // 0 if there are none
+	since  time.Time
+	reason string
+
+	full      bool      // so many that the broker holds no more, and nothing is sent from the queue
+	fullSince time.Time // valid if full
+}
+
+// setHeld records that a number of messages wait to become dead letters, and why the last attempts to
+// make them dead letters have failed; they count only if err is not nil. full is whether the broker
+// holds no more of them.
+func (t *tracker) setHeld(count int, full bool, err error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if count == 0 || err == nil {
+		t.held = heldMessages{}
+		return
+	}
+	h, now := &t.held, time.Now()
+	if h.count == 0 {
+		h.since = now
+	}
+	if full && !h.full {
+		h.fullSince = now
+	}
+	h.count, h.full, h.reason = count, full, excerpt.Limit(err.Error(), maxErrorText)
+}
+
+// heldNow returns the messages that can be neither sent nor made dead letters.
+func (t *tracker) heldNow() heldMessages {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.held
 }
 
 // set records an event. s.Since is not used: the state begins now, unless the verdict stays the
@@ -160,6 +199,9 @@ func staleAfter(v Verdict) time.Duration {
 	return 0
 }
 
+// HeldRemedy is what an operator can do about messages that can not be set aside.
+const HeldRemedy = "see docs/queues.md, about limits of queues: make room with peerlink queue retry or queue drop, or raise the limit of the queue of those set aside"
+
 // current returns the state at the time now. If nothing has happened, its verdict is empty. The
 // verdict is [VerdictUnconfirmed] if the peer has confirmed nothing for longer than
 // unconfirmedAfter, although messages were sent.
@@ -172,6 +214,12 @@ func (t *tracker) current(now time.Time, unconfirmedAfter time.Duration) LinkSta
 		return LinkState{}
 	case t.state.Verdict != VerdictLinked:
 		return t.state
+	case t.held.full:
+		return LinkState{
+			Verdict: VerdictCannotSetAside, Since: t.held.fullSince,
+			Reason: fmt.Sprintf("messages that can not be sent can not be set aside either, and as many as are possible (%d) are held: %s", t.held.count, t.held.reason),
+			Remedy: HeldRemedy,
+		}
 	}
 	for c := range t.conns {
 		if c.unconfirmedSince == nil {

@@ -254,8 +254,13 @@ func (c *consumer) DeadLetter(ctx context.Context, tag uint64, reason string) er
 	return nil
 }
 
+// maxExcluded is how many messages a consumer may have excluded. Each makes every confirmation
+// slower.
+const maxExcluded = 1024
+
 // Exclude excludes one delivery from later confirmations. It returns an error for a message
-// that was not delivered, or was confirmed already.
+// that was not delivered, or was confirmed already, and [broker.ErrTooManyExcluded] if
+// maxExcluded messages are excluded.
 func (c *consumer) Exclude(tag uint64) error {
 	q := c.peerQueue
 	q.mu.Lock()
@@ -274,6 +279,8 @@ func (c *consumer) exclude(tag uint64) error {
 		return broker.ErrClosed
 	case !q.excluded[tag] && (tag <= q.confirmed || tag > c.delivered):
 		return errNotDelivered
+	case !q.excluded[tag] && len(q.excluded) >= maxExcluded:
+		return broker.ErrTooManyExcluded
 	}
 	q.excluded[tag] = true
 	// Later confirmations must not be merged into the pending one: this message is not

@@ -1,6 +1,7 @@
 package rabbitmq
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -85,14 +86,14 @@ func (b *Broker) tryConsume(ctx context.Context, queue string, withLock bool) (*
 		requests:    make(chan int, 1),
 		ended:       make(chan struct{}),
 	}
-	c.window.prefetch = b.prefetchOf(queue)
+	c.window.prefetch, c.window.excludedBefore = b.prefetchOf(queue)
 	c.life, c.stop = context.WithCancel(b.life)
 	c.replacer = replacer{consumer: c, to: queuePublisher{broker: b, queue: queue}, due: wait.NewSignal(), done: wait.NewSignal()}
 	_, _, err := b.consuming.open(ctx, func(l *liveConn, ch *amqp.Channel) error {
 		c.live = l
 		c.cancelled = ch.NotifyCancel(make(chan string, 2)) // for the queue and its lock
 		c.lost = ch.NotifyClose(make(chan *amqp.Error, 1))
-		if err := ch.Qos(c.window.prefetch, 0, false); err != nil {
+		if err := ch.Qos(c.window.total(), 0, false); err != nil {
 			return explain(err)
 		}
 		d := declarer{live: l, ch: ch}
@@ -214,7 +215,7 @@ func (c *consumer) receive(d amqp.Delivery) error {
 		return err
 	}
 	if c.replacer.addIfNeeded(d) {
-		c.unacked.startMoveOfLast(d.DeliveryTag)
+		c.unacked.startMoveOfLast()
 	}
 	c.arrived.Notify()
 	return nil
@@ -240,7 +241,8 @@ func (c *consumer) checkReopen() error {
 	if !c.window.mustReopen(&c.unacked) {
 		return nil
 	}
-	c.broker.setPrefetch(c.queue, c.window.nextPrefetch)
+	c.window.reopening = true
+	c.broker.setPrefetch(c.queue, cmp.Or(c.window.nextPrefetch, c.window.prefetch))
 	return broker.ErrReopen
 }
 
@@ -351,13 +353,17 @@ func (c *consumer) Confirm(tag uint64) error {
 }
 
 // Exclude excludes one delivery from later confirmations. It returns an error for a message
-// that was not delivered, or was confirmed already.
+// that was not delivered, or was confirmed already, and [broker.ErrTooManyExcluded] if the
+// excluded deliveries would be larger than maxExcludedBytes.
 func (c *consumer) Exclude(tag uint64) error {
 	err := c.failure()
 	if err == nil {
 		c.mu.Lock()
-		err = c.unacked.exclude(tag)
+		if err = c.unacked.excludeWithin(tag, maxExcludedBytes); err == nil {
+			c.window.recordExcluded(&c.unacked)
+		}
 		c.mu.Unlock()
+		c.due.Notify() // the queue may have to be opened anew
 	}
 	if err != nil {
 		return fmt.Errorf("exclude message %d of queue %s: %w", tag, c.queue, err)
@@ -381,7 +387,10 @@ func (c *consumer) DeadLetter(ctx context.Context, tag uint64, reason string) er
 
 func (c *consumer) deadLetter(ctx context.Context, tag uint64, reason string) error {
 	c.mu.Lock()
-	d, err := c.unacked.startMove(tag)
+	d, err := amqp.Delivery{}, broker.ErrReopen
+	if !c.window.reopening {
+		d, err = c.unacked.startMove(tag)
+	}
 	c.mu.Unlock()
 	if err != nil {
 		return err
@@ -403,10 +412,14 @@ func (c *consumer) Close() error {
 	c.replacer.finish()
 	c.stop()
 	c.awaitEnd()
+	c.mu.Lock()
+	excluded := c.window.excludedAtEnd(&c.unacked)
+	c.mu.Unlock()
 	b := c.broker
 	b.mu.Lock()
 	_, open := b.consumers[c]
 	delete(b.consumers, c)
+	b.setExcluded(c.queue, excluded)
 	b.mu.Unlock()
 	if open {
 		closed := c.live.closeChannel(c.channel)
@@ -425,14 +438,22 @@ func (c *consumer) awaitEnd() {
 	<-c.ended
 }
 
-// prefetchOf returns the prefetch count for a queue.
-func (b *Broker) prefetchOf(queue string) int {
+// prefetchOf returns the prefetch count for a queue, without the addition for excluded messages,
+// and what the last consumer has left excluded.
+func (b *Broker) prefetchOf(queue string) (int, excludedSize) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if n, known := b.prefetch[queue]; known {
-		return n
+		return n, b.excluded[queue]
 	}
-	return b.opts.Prefetch
+	return b.opts.Prefetch, b.excluded[queue]
+}
+
+// setExcluded records what a consumer of a queue leaves excluded at its end. The caller holds b.mu.
+func (b *Broker) setExcluded(queue string, n excludedSize) {
+	if b.excluded[queue] = n; n.count == 0 {
+		delete(b.excluded, queue)
+	}
 }
 
 func (b *Broker) setPrefetch(queue string, n int) {

@@ -2,6 +2,7 @@ package rabbitmq
 
 import (
 	"context"
+	"errors"
 	"sync/atomic"
 	"time"
 
@@ -19,17 +20,35 @@ type prober struct {
 
 	// Only the goroutine that has set busy uses the following fields.
 	current     *probeChannel // of the last probe; nil if there was none; may be closed
+	queue       string        // the queue for probes; "" before it is declared
+	queueOn     *liveConn     // the connection to which the queue is exclusive
 	lastRefused *refusedProbe // nil unless RabbitMQ did not permit the last probe
 }
 
-// probeChannel is a channel with the queue for probes.
+// probeChannel is a channel on which probes are published.
 type probeChannel struct {
 	*amqp.Channel
 	live  *liveConn
 	since time.Time          // when the channel was opened
 	ended <-chan *amqp.Error // receives why RabbitMQ has closed the channel
-	queue string
+	queue string             // the queue for probes of the connection
 }
+
+// refusedPermission is a permission that a probe needs, and that RabbitMQ has refused.
+type refusedPermission struct {
+	name string // as an operator reads it
+	err  error  // the answer of RabbitMQ
+}
+
+func (r *refusedPermission) Error() string { return r.err.Error() }
+
+func (r *refusedPermission) Unwrap() error { return r.err }
+
+// The permissions that a probe needs.
+const (
+	declareProbeQueue = "all, for queues amq.gen-*"
+	publishProbe      = "write, for exchange amq.default"
+)
 
 // refusedProbe is a probe that RabbitMQ has not permitted.
 type refusedProbe struct {
@@ -69,10 +88,11 @@ func (p *prober) send() {
 // need the connection report them.
 func (p *prober) recordResult(permitted bool, err error) {
 	log := p.broker.log
+	var refused *refusedPermission
 	switch {
-	case hasReplyCode(err, amqp.AccessRefused):
+	case errors.As(err, &refused):
 		if p.lastRefused == nil {
-			log.Warn("RabbitMQ does not permit probes: an alarm of RabbitMQ is noticed only when a message is published; its user needs all permissions for queues amq.gen-*, see docs/queues.md", "err", err)
+			log.Warn("RabbitMQ does not permit probes: an alarm of RabbitMQ is noticed only when a message is published; its user needs more permissions, see docs/queues.md", "permission", refused.name, "err", refused.err)
 		}
 		p.lastRefused = &refusedProbe{p.broker.publishing.latest(), time.Now()}
 	case permitted && p.lastRefused != nil:
@@ -84,8 +104,8 @@ func (p *prober) recordResult(permitted bool, err error) {
 // publish publishes a probe. RabbitMQ answers only if it does not permit the probe: it closes the
 // channel, and the next call of publish returns the reason. permitted is true if RabbitMQ has
 // permitted earlier probes, because their channel is still open after refusalTime. If RabbitMQ does not permit the
-// queue or an earlier probe, err has the reply code [amqp.AccessRefused]. In all other cases it is
-// not known whether RabbitMQ permits probes.
+// queue or an earlier probe, err is a [*refusedPermission]. In all other cases it is not known
+// whether RabbitMQ permits probes.
 func (p *prober) publish(ctx context.Context) (permitted bool, err error) {
 	if p.current != nil && p.current.IsClosed() {
 		ended := p.current.ended
@@ -93,7 +113,7 @@ func (p *prober) publish(ctx context.Context) (permitted bool, err error) {
 		select {
 		case e := <-ended:
 			if e != nil && hasReplyCode(e, amqp.AccessRefused) { // the user may not publish
-				return false, explain(e)
+				return false, &refusedPermission{publishProbe, explain(e)}
 			}
 		default:
 		}
@@ -101,17 +121,24 @@ func (p *prober) publish(ctx context.Context) (permitted bool, err error) {
 	permitted = p.current != nil && time.Since(p.current.since) > refusalTime
 	if p.current == nil {
 		var c *probeChannel
-		l, ch, err := p.broker.publishing.open(ctx, func(_ *liveConn, ch *amqp.Channel) error {
+		queue, queueOn := p.queue, p.queueOn
+		l, ch, err := p.broker.publishing.open(ctx, func(l *liveConn, ch *amqp.Channel) error {
 			// If ctx ends, this function may go on after open has returned.
 			var err error
-			c, err = newProbeChannel(ch)
+			if queueOn != l {
+				queue = ""
+			}
+			c, err = newProbeChannel(ch, queue)
 			return err
 		})
+		if hasReplyCode(err, amqp.AccessRefused) {
+			return false, &refusedPermission{declareProbeQueue, err}
+		}
 		if err != nil {
 			return false, err
 		}
 		c.Channel, c.live, c.since = ch, l, time.Now()
-		p.current = c
+		p.current, p.queue, p.queueOn = c, c.queue, l
 	}
 	if p.current.live.blocked() != nil {
 		return permitted, nil // the alarm is known already
@@ -120,10 +147,15 @@ func (p *prober) publish(ctx context.Context) (permitted bool, err error) {
 	return permitted, p.current.PublishWithContext(ctx, "", p.current.queue, false, false, amqp.Publishing{})
 }
 
-// newProbeChannel declares the queue for probes on a channel.
-func newProbeChannel(ch *amqp.Channel) (*probeChannel, error) {
+// newProbeChannel returns a channel for probes to a queue. If queue is empty, newProbeChannel declares
+// one. RabbitMQ deletes the queue only when its connection ends, so later channels of the
+// connection must use the same one.
+func newProbeChannel(ch *amqp.Channel, queue string) (*probeChannel, error) {
 	const autoDelete, exclusive = true, true
 	ended := ch.NotifyClose(make(chan *amqp.Error, 1))
+	if queue != "" {
+		return &probeChannel{ended: ended, queue: queue}, nil
+	}
 	q, err := ch.QueueDeclare("", false, autoDelete, exclusive, false, amqp.Table{"x-queue-type": string(Classic), "x-max-length": 0})
 	return &probeChannel{ended: ended, queue: q.Name}, explain(err)
 }

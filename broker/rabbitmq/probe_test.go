@@ -42,9 +42,9 @@ func (p *prober) lastRefusal() (at time.Time, ok bool) {
 func TestProbeRefused(t *testing.T) {
 	s := rabbittest.Get(t)
 	const noProbe, all = `^(?!amq\.)`, ".*"
-	for _, tt := range []struct{ name, configure, write string }{
-		{"no_probe_queue", noProbe, all},
-		{"no_probe_message", all, noProbe},
+	for _, tt := range []struct{ name, configure, write, permission string }{
+		{"no_probe_queue", noProbe, all, "amq.gen-*"},
+		{"no_probe_message", all, noProbe, "amq.default"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			log := new(logBuffer)
@@ -82,6 +82,9 @@ func TestProbeRefused(t *testing.T) {
 			if n := strings.Count(log.String(), "level=WARN msg=\"RabbitMQ does not permit probes"); n != 1 {
 				t.Errorf("the refusal is logged %d times, want once:\n%s", n, log)
 			}
+			if _, text, _ := strings.Cut(log.String(), "RabbitMQ does not permit probes"); !strings.Contains(text, tt.permission+`"`) {
+				t.Errorf("the log does not name the permission for %s:\n%s", tt.permission, log)
+			}
 
 			o.check(s.Control("set_permissions", tt.name, all, all, all))
 			b.prober.pause = 0
@@ -94,6 +97,40 @@ func TestProbeRefused(t *testing.T) {
 				return nil
 			})
 		})
+	}
+}
+
+// A user who may declare the queue for probes, but not publish to it, leaves no more queues in
+// RabbitMQ with each probe: they would stay as long as the connection.
+func TestRefusedProbesLeaveNoQueues(t *testing.T) {
+	s := rabbittest.Get(t)
+	const noProbe, all = `^(?!amq\.)`, ".*"
+	b := openTest(t, addUser(t, s, "no_probes", all, all, all), Options{})
+	o := newTestClient(t, s)
+	bindAndConsume(t, b)
+	o.check(s.Control("set_permissions", "no_probes", all, noProbe, all))
+	queues := func() int {
+		t.Helper()
+		text, err := s.ControlOutput("list_queues", "--quiet", "name")
+		o.check(err)
+		return strings.Count(text, "amq.gen-")
+	}
+	before := queues()
+	b.prober.pause = 0
+	var last time.Time
+	for range 4 {
+		eventually(t, "a refusal", func() error {
+			o.check(b.Health())
+			at, ok := b.prober.lastRefusal()
+			if !ok || at.Equal(last) {
+				return errors.New("no further probe was refused")
+			}
+			last = at
+			return nil
+		})
+	}
+	if n := queues() - before; n > 1 {
+		t.Errorf("%d queues were left, want at most 1", n)
 	}
 }
 

@@ -55,8 +55,12 @@ func (p *queuePublisher) publish(ctx context.Context, messages ...amqp.Publishin
 			return false, context.Cause(ctx)
 		}
 		if !s.Acked() {
+			lost := p.channel.IsClosed()
 			p.reset()
-			return false, fmt.Errorf("%w: RabbitMQ refuses it, or the connection was lost", errNotConfirmed)
+			if lost {
+				return false, fmt.Errorf("%w: the connection was lost", errNotConfirmed)
+			}
+			return false, fmt.Errorf("%w: RabbitMQ refuses it, most likely because queue %s is full, with overflow reject-publish", errNotConfirmed, p.queue)
 		}
 	}
 	return !anyReturned(p.returned), nil

@@ -174,6 +174,7 @@ type Broker struct {
 	publishers     map[*publisher]struct{}
 	declared       map[string]declaration    // by peer
 	prefetch       map[string]int            // by queue, if different from opts.Prefetch
+	excluded       map[string]excludedSize   // by queue: what its last consumer left excluded
 	unreplaced     map[string]bool           // queues with messages that could not be replaced, see checkCanReplace
 	kinds          map[string]kind           // by queue
 	loggedLimits   map[int]bool              // the delivery limits that were logged
@@ -220,6 +221,7 @@ func Open(url string, opts Options) (*Broker, error) {
 		publishers:     make(map[*publisher]struct{}),
 		declared:       make(map[string]declaration),
 		prefetch:       make(map[string]int),
+		excluded:       make(map[string]excludedSize),
 		unreplaced:     make(map[string]bool),
 		kinds:          make(map[string]kind),
 		loggedLimits:   make(map[int]bool),

@@ -3,6 +3,7 @@ package rabbitmq
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"slices"
 
 	amqp "github.com/rabbitmq/amqp091-go"
@@ -21,6 +22,10 @@ type unacked struct {
 	excluded     map[uint64]*excludedDelivery // to become dead letters, or to be replaced by copies; by tag
 	single       []uint64                     // tags to be acknowledged individually
 	bytes        int                          // size of the messages in held and excluded
+
+	moving         int    // how many of excluded are moving
+	excludedBytes  int    // size of the messages in excluded
+	lowestExcluded uint64 // lowest tag in excluded; 0 if it has to be determined
 }
 
 // excludedDelivery is a delivery that Exclude or DeadLetter was called for, or that is being
@@ -108,7 +113,8 @@ func (u *unacked) confirm(tag uint64) error {
 	return nil
 }
 
-// exclude excludes a delivery from those that confirm removes.
+// exclude excludes a delivery from those that confirm removes, whatever the size of the excluded
+// deliveries is.
 func (u *unacked) exclude(tag uint64) error {
 	if u.excluded[tag] != nil {
 		return nil
@@ -117,9 +123,39 @@ func (u *unacked) exclude(tag uint64) error {
 	if n == 0 || u.held[n-1].DeliveryTag != tag || tag > u.delivered || tag <= u.confirmed {
 		return errNotDelivered
 	}
-	u.excluded[tag] = &excludedDelivery{Delivery: u.held[n-1]}
-	u.held = slices.Delete(u.held, n-1, n)
+	u.moveToExcluded(n-1, false)
 	return nil
+}
+
+// excludeWithin is like exclude, but returns [broker.ErrTooManyExcluded] if the excluded deliveries
+// would be larger than maxBytes together.
+func (u *unacked) excludeWithin(tag uint64, maxBytes int) error {
+	if n := u.countThrough(tag); u.excluded[tag] == nil && n > 0 && len(u.excluded) > 0 && u.excludedBytes+bytesOf(u.held[n-1]) > maxBytes {
+		return broker.ErrTooManyExcluded
+	}
+	return u.exclude(tag)
+}
+
+// moveToExcluded moves a delivery, given by its index, from held to excluded.
+func (u *unacked) moveToExcluded(i int, moving bool) {
+	d := u.held[i]
+	if u.lowestExcluded > d.DeliveryTag || len(u.excluded) == 0 {
+		u.lowestExcluded = d.DeliveryTag
+	}
+	u.excluded[d.DeliveryTag] = &excludedDelivery{d, moving}
+	if moving {
+		u.moving++
+	}
+	u.excludedBytes += bytesOf(d)
+	if i > len(u.held)/2 {
+		u.held = slices.Delete(u.held, i, i+1)
+		return
+	}
+	// Thousands of deliveries at the front may be excluded one after the other: the few before
+	// them are moved, not the many behind them.
+	copy(u.held[1:], u.held[:i])
+	u.held[0] = amqp.Delivery{} // for the garbage collector
+	u.held = u.held[1:]
 }
 
 // startMove excludes a delivery that is to become a dead letter, and returns it. It is not
@@ -134,26 +170,31 @@ func (u *unacked) startMove(tag uint64) (amqp.Delivery, error) {
 		return amqp.Delivery{}, errNotDelivered
 	}
 	e.moving = true
+	u.moving++
 	return e.Delivery, nil
 }
 
 // startMoveOfLast excludes the last received delivery, which is to be replaced by a copy and
 // so not returned by deliver. It is not acknowledged before finishMove is called with done.
-func (u *unacked) startMoveOfLast(tag uint64) {
-	last := len(u.held) - 1
-	u.excluded[tag] = &excludedDelivery{u.held[last], true}
-	u.held = slices.Delete(u.held, last, last+1)
+func (u *unacked) startMoveOfLast() {
+	u.moveToExcluded(len(u.held)-1, true)
 }
 
 // finishMove ends what startMove or startMoveOfLast has begun: if done, the delivery is to be
 // acknowledged; otherwise it stays excluded, and startMove may be called again.
 func (u *unacked) finishMove(tag uint64, done bool) {
+	u.moving--
 	if !done {
 		u.excluded[tag].moving = false
 		return
 	}
-	u.bytes -= bytesOf(u.excluded[tag].Delivery)
+	size := bytesOf(u.excluded[tag].Delivery)
+	u.bytes -= size
+	u.excludedBytes -= size
 	delete(u.excluded, tag)
+	if tag == u.lowestExcluded {
+		u.lowestExcluded = 0
+	}
 	u.single = append(u.single, tag)
 }
 
@@ -171,8 +212,11 @@ func (u *unacked) nextAck() (tag uint64, multiple, ok bool) {
 	}
 	// A multiple acknowledgement must not include excluded deliveries.
 	through := u.confirmed
-	for tag := range u.excluded {
-		through = min(through, tag)
+	if len(u.excluded) > 0 {
+		if u.lowestExcluded == 0 {
+			u.lowestExcluded = slices.Min(slices.Collect(maps.Keys(u.excluded)))
+		}
+		through = min(through, u.lowestExcluded)
 	}
 	if before := u.countThrough(through); before > 0 {
 		return u.removeHeld(before), true, true

@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"maps"
 	"runtime"
+	"slices"
 	"testing"
 
 	amqp "github.com/rabbitmq/amqp091-go"
@@ -149,5 +151,79 @@ func TestPrefetchFollowsSize(t *testing.T) {
 	w, l = window{prefetch: most}, newUnacked()
 	if !take(amqp.Delivery{Body: make([]byte, maxWindowBytes+1)}) || take(small) || w.nextPrefetch != minPrefetch {
 		t.Errorf("%d messages are held, the next prefetch count is %d", len(l.held), w.nextPrefetch)
+	}
+}
+
+// Excluded messages leave room for others: when they take more than half of the prefetch count, the consumer
+// ends, and the next one has a count with room for as many again. Their size is bounded, and others are
+// accepted up to the bound that they have without excluded ones.
+func TestExcludedMessages(t *testing.T) {
+	const most = 100
+	d := amqp.Delivery{Body: make([]byte, 5000)}
+	var before excludedSize
+	var w window
+	var u unacked
+	take := func() bool {
+		d.DeliveryTag = u.lastReceived + 1
+		if !w.accept(d, &u, most) {
+			return false
+		}
+		if err := u.add(d); err != nil {
+			t.Fatal(err)
+		}
+		return true
+	}
+	reopen := func() {
+		before = w.excludedAtEnd(&u)
+		w, u = window{prefetch: most, excludedBefore: before}, newUnacked()
+	}
+	excludeFirst := func() error {
+		u.deliver(1)
+		err := u.excludeWithin(u.held[0].DeliveryTag, maxExcludedBytes)
+		if err == nil {
+			w.recordExcluded(&u)
+		}
+		return err
+	}
+	var err error
+	for reopened := 0; err == nil; reopened++ {
+		if reopened > 10 {
+			t.Fatal("the queue is opened anew again and again")
+		}
+		reopen()
+		for n := w.total(); n > 0 && take(); n-- {
+		}
+		for err == nil && len(u.held) > 0 {
+			err = excludeFirst()
+		}
+		if err == nil && !w.mustReopen(&u) {
+			t.Fatalf("the consumer does not end although %d of %d messages are excluded", len(u.excluded), w.total())
+		}
+	}
+	if !errors.Is(err, broker.ErrTooManyExcluded) || u.excludedBytes > maxExcludedBytes || u.excludedBytes+bytesOf(d) <= maxExcludedBytes {
+		t.Errorf("%d bytes are excluded, the bound is %d: %v", u.excludedBytes, maxExcludedBytes, err)
+	}
+	if tag := slices.Min(slices.Collect(maps.Keys(u.excluded))); u.lowestExcluded != tag {
+		t.Errorf("the lowest excluded tag is %d, want %d", u.lowestExcluded, tag)
+	}
+
+	reopen()
+	for range before.count {
+		if !take() {
+			t.Fatal("messages that were excluded before do not fit")
+		}
+	}
+	if n := w.total() - len(u.held); n < most {
+		t.Errorf("there is room for %d other messages, want %d", n, most)
+	}
+	for range before.count {
+		if err := excludeFirst(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for take() {
+	}
+	if n := u.bytes - u.excludedBytes; n > maxWindowBytes || n+2*bytesOf(d) <= maxWindowBytes {
+		t.Errorf("%d bytes of others are held, the bound is %d", n, maxWindowBytes)
 	}
 }

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"time"
@@ -9,6 +10,9 @@ import (
 
 	"peerlink/admin"
 	"peerlink/broker"
+	"peerlink/internal/terminal"
+	"peerlink/link"
+	"peerlink/node"
 )
 
 func (a *app) queueCommand() *cobra.Command {
@@ -36,7 +40,8 @@ func (a *app) queueListCommand() *cobra.Command {
 		Long: `Lists the queues of all peers: how many messages wait to be sent, how many are
 set aside, since when the oldest of the latter is, and since when the oldest that
 waits has waited (on a terminal, how long ago that is). RabbitMQ does not count
-what a service has taken to send it, and does not record since when.
+what a service has taken to send it, and does not record since when. Messages that
+a service on this machine can not even set aside are listed beside the table.
 
 With the embedded broker, it also lists queues with messages that belong to no
 peer in the node's directory (after an older directory was put back, for example):
@@ -74,6 +79,9 @@ type queueLine struct {
 	Gone          bool      `json:"gone,omitempty"`       // no peer in the node's directory has the queue
 	Error         string    `json:"error,omitempty"`      // the error of reading the peer's directory
 	Warning       string    `json:"warning,omitempty"`    // which messages may be lost, and why
+	// Held are the messages that the running service can neither send nor set aside. RabbitMQ does not
+	// count them among those that wait.
+	Held *link.Held `json:"held,omitempty"`
 }
 
 func (a *app) listQueues(cmd *cobra.Command, k *queueAdmin, asJSON bool) error {
@@ -81,6 +89,7 @@ func (a *app) listQueues(cmd *cobra.Command, k *queueAdmin, asJSON bool) error {
 	if err != nil {
 		return err
 	}
+	held := heldMessages(cmd.Context(), k.dir)
 	lines := []queueLine{}
 	for _, q := range queues {
 		line := queueLine{Peer: q.peerID, Name: q.alias, Queue: q.name}
@@ -102,6 +111,7 @@ func (a *app) listQueues(cmd *cobra.Command, k *queueAdmin, asJSON bool) error {
 		line.Waiting, line.SetAside, line.Oldest = contents.Waiting, contents.DeadLetters, contents.Oldest.UTC()
 		line.OldestWaiting = contents.OldestWaiting.UTC()
 		line.Warning = contents.Warning
+		line.Held = held[q.name]
 		lines = append(lines, line)
 	}
 	if asJSON {
@@ -109,6 +119,25 @@ func (a *app) listQueues(cmd *cobra.Command, k *queueAdmin, asJSON bool) error {
 	}
 	a.showQueues(lines)
 	return nil
+}
+
+// heldMessages returns, by queue, the messages that the services which run for the node's directory can
+// neither send nor set aside. A service that does not answer is ignored: the list is also for when none
+// runs.
+func heldMessages(ctx context.Context, d *node.Dir) map[string]*link.Held {
+	held := make(map[string]*link.Held)
+	for _, r := range runningServices(ctx, d) {
+		l, err := linksAt(ctx, r.Admin)
+		if err != nil {
+			continue
+		}
+		for _, p := range l.Peers {
+			for _, h := range p.Held {
+				held[h.Queue] = &h
+			}
+		}
+	}
+	return held
 }
 
 // showQueues prints a table of queues. On a terminal the times are ages, which are shorter.
@@ -136,8 +165,13 @@ func (a *app) showQueues(lines []queueLine) {
 			note = "messages for which there was no peer; \"queue retry\" routes them again"
 		case l.Gone:
 			note = "belongs to no peer in the node's directory: nothing is sent from it"
+		case l.Held != nil:
+			note = fmt.Sprintf("and %d that can not be set aside", l.Held.Messages)
 		}
 		queues.add(orNone(l.Peer), l.Name, orNone(l.Type), orNone(l.State), l.Queue, waiting, aside, when(l.Oldest), when(l.OldestWaiting), note)
+		if l.Held != nil {
+			a.printMessage("Messages are held: %s.", terminal.Line(l.Held.String()))
+		}
 		if l.Warning != "" {
 			a.printMessage("Messages may be lost: %s.", l.Warning)
 		}
