@@ -100,6 +100,7 @@ import (
 	"log/slog"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"peerlink/broker"
@@ -219,6 +220,8 @@ type Store struct {
 	mu         sync.Mutex
 	peerQueues map[string]*peerQueue // by name: confirmations of its consumers
 	inboxes    map[string]*inbox     // by name: deliveries to its subscriptions
+
+	routeChanges atomic.Int64 // number of changes of bindings in progress
 
 	counted chan struct{} // closed when keepCounted has returned
 
