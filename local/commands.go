@@ -11,6 +11,11 @@ import (
 // handle starts the operation of a frame, which calls op.done. If handle returns an error, the
 // caller must call op.done with it.
 func (s *session) handle(f *stomp.Frame, op *operation) error {
+	if f.Command == "SEND" {
+		if err := s.awaitBound(); err != nil {
+			return err
+		}
+	}
 	switch f.Command {
 	case "BEGIN":
 		return s.begin(f, op)

@@ -41,9 +41,10 @@ type Config struct {
 	// which node the state folder belongs to.
 	Owner    string
 	Messages Messages // nil: all messages are stored
-	// Bound is closed when the queues of the peers are bound: before that, [Door.Serve] accepts no
-	// connection, because a message for a peer whose queues are not bound yet would be taken for
-	// one without a peer. nil: Serve does not wait.
+	// Bound is closed when the queues of the peers are bound: before that, a SEND waits, because a
+	// message for a peer whose queues are not bound yet would be taken for one without a peer.
+	// Messages can be consumed before: on a full disk that may be what makes it possible to bind
+	// the queues. nil: SENDs do not wait.
 	Bound <-chan struct{}
 	Log   *slog.Logger // nil: [slog.Default]
 }
@@ -274,12 +275,6 @@ func (d *Door) Serve(ctx context.Context) error {
 		}
 	})
 	defer stop()
-	if d.bound != nil {
-		select {
-		case <-d.bound:
-		case <-ctx.Done():
-		}
-	}
 	var running sync.WaitGroup
 	for _, l := range d.listeners {
 		running.Go(func() {

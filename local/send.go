@@ -1,6 +1,7 @@
 package local
 
 import (
+	"errors"
 	"fmt"
 	"log/slog"
 	"mime"
@@ -44,6 +45,27 @@ func (d *Door) Counts() map[string]uint64 {
 		counts[name] = d.counts[i].Load()
 	}
 	return counts
+}
+
+// errNotBound is the error of a SEND whose session ends before the queues of the peers are bound.
+var errNotBound = errors.New("the queues of the peers are not bound yet: the message was not stored, send it again later")
+
+// awaitBound waits until the queues of the peers are bound. It returns errNotBound if the session
+// begins to end before.
+func (s *session) awaitBound() error {
+	if s.door.bound == nil {
+		return nil
+	}
+	for {
+		select {
+		case <-s.door.bound:
+			return nil
+		case <-s.slotFreed: // a change that beginOperation checks itself, or the end of the session
+			if !s.running() {
+				return errNotBound
+			}
+		}
+	}
 }
 
 // send stores the message of a SEND.

@@ -272,3 +272,56 @@ func TestSendWithoutRoom(t *testing.T) {
 	w.sendTo(toPeer, "r", "1")
 	w.expect("ERROR", "receipt-id", "r", "message", "the disk is full: the message was not stored, send it again later")
 }
+
+// Until the queues of the peers are bound, which may need space that only consuming frees, messages can be
+// consumed. A message that is sent meanwhile waits: it is neither refused nor set aside. If the door closes before, it
+// is refused.
+func TestSendWaitsForBindings(t *testing.T) {
+	bound := make(chan struct{})
+	h := newHouse(t, func(c *Config, b *bounds) { c.Bound, b.stopTime = bound, 200*time.Millisecond })
+	peer := broker.PeerBinding{PeerID: "peer", Exchange: "to_creditors", BindingKey: "00.00.01.#", Queues: []string{"peer.0"}}
+	if err := h.store.Unbind(t.Context(), peer); err != nil {
+		t.Fatal(err)
+	}
+	sender, inTransaction := h.wire(), h.wire()
+	sender.sendTo("/exchange/to_creditors/00.00.01.00.00.00.00.01", "sent", "1")
+	inTransaction.done("BEGIN", "transaction", "t")
+	inTransaction.send("SEND", "2", "destination", "/exchange/to_creditors/00.00.01.00.00.00.00.01", "type", "AccountUpdate",
+		"content-type", "application/json", "transaction", "t")
+	inTransaction.send("COMMIT", "", "transaction", "t", "receipt", "committed")
+	consumer := h.wire()
+	consumer.subscribe("0", "client-individual")
+	h.publish(1, 1)
+	ack, _ := consumer.expect("MESSAGE").Get("ack")
+	consumer.done("ACK", "id", ack)
+
+	if err := h.store.Bind(t.Context(), peer); err != nil {
+		t.Fatal(err)
+	}
+	if n := len(h.queued("peer.0")); n > 0 {
+		t.Errorf("%d messages were stored before the queues were bound", n)
+	}
+	close(bound)
+	sender.expect("RECEIPT", "receipt-id", "sent")
+	inTransaction.expect("RECEIPT", "receipt-id", "committed")
+	if n := len(h.queued("peer.0")); n != 2 {
+		t.Errorf("%d messages are queued, want 2", n)
+	}
+	if set := h.aside("to_creditors.unroutable"); len(set) > 0 {
+		t.Errorf("set aside: %v", set)
+	}
+
+	h.stop()
+
+	h = newHouse(t, func(c *Config, b *bounds) { c.Bound, b.stopTime = make(chan struct{}), 200*time.Millisecond })
+	sender = h.wire()
+	sender.sendTo("/exchange/to_creditors/00.00.01.00.00.00.00.01", "late", "3")
+	consumer = h.wire()
+	consumer.subscribe("0", "auto")
+	h.eventually("a waiting SEND", func() bool { return strings.Contains(stacks(), "(*session).awaitBound") })
+	h.stop()
+	sender.expectError("stopping")
+	if n := len(h.queued("peer.0")); n > 0 {
+		t.Errorf("%d messages are queued, want none", n)
+	}
+}

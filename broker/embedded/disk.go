@@ -73,6 +73,31 @@ func (d *disk) walLimit() int64 {
 	return min(maxWAL, d.freeOnDisk/4)
 }
 
+// maxKeptWAL bounds keptWAL. A transaction that removes some hundred messages needs less.
+const maxKeptWAL = 1 << 20
+
+// keptWAL is the size in bytes to which the write-ahead log is truncated. While the disk has little
+// space, a part of the log stays, so that messages can be removed if another program uses up all the
+// space, that of the reserve included.
+func (d *disk) keptWAL() int64 {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.keptLocked()
+}
+
+// keptLocked is keptWAL for a caller that holds d.mu.
+func (d *disk) keptLocked() int64 {
+	if d.minFree <= 0 || !d.short {
+		return 0
+	}
+	return min(maxKeptWAL, d.window()/4) // less than walLimit
+}
+
+// walToCopy returns how many bytes of the write-ahead log the next checkpoint copies to the file, beyond
+// those that use the part of the log that is kept: that part needs space in the file, but took none on the
+// disk. The caller holds d.mu.
+func (d *disk) walToCopy() int64 { return max(d.walBytes()-d.keptLocked(), 0) }
+
 // measure measures the free space on the disk, sets d.freeOnDisk and d.short, and returns the
 // number of bytes. An error is not treated as a full disk: if the disk is full, writing fails.
 // The caller holds d.mu.
@@ -244,7 +269,7 @@ func (d *disk) roomForPeers(freeInFile int64) int64 {
 	defer d.mu.Unlock()
 	d.freeInFile = freeInFile
 	onDisk := d.measure() - d.floor(fromPeer)
-	inFile := freeInFile - d.walBytes()
+	inFile := freeInFile - d.walToCopy()
 	if onDisk <= inFile {
 		return max(onDisk, 0)
 	}
@@ -261,7 +286,7 @@ func (d *disk) checkRoom(k kind, bytes int64) error {
 		return nil
 	}
 	free := d.measure()
-	if need := d.floor(k) + bytes + max(bytes+d.walBytes()-d.freeInFile, 0); free < need {
+	if need := d.floor(k) + bytes + max(bytes+d.walToCopy()-d.freeInFile, 0); free < need {
 		return fmt.Errorf("%w: %d bytes are free on the disk, and %d are needed", ErrFull, free, need)
 	}
 	return nil

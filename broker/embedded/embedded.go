@@ -47,6 +47,8 @@
 // when a transaction fails for lack of space, or would fail, its operations that remove, move
 // or bind are committed without the others; if that fails too, since another program has used
 // up all the space, a reserve file is deleted and they are tried again ([Options].Reserve).
+// While there is little space, the log is not truncated completely: its rest is for removing, also
+// if that program takes the space of the reserve too.
 // SQLite does not report whether the reason of a write error is missing space, as with a quota,
 // or a failing disk: the operating system's reason is determined by writing a small file
 // ("-trial-*"). If the reason is not missing space, the reserve stays, and messages of
@@ -101,6 +103,7 @@ import (
 	"log/slog"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"peerlink/broker"
@@ -220,6 +223,8 @@ type Store struct {
 	mu         sync.Mutex
 	peerQueues map[string]*peerQueue // by name: confirmations of its consumers
 	inboxes    map[string]*inbox     // by name: deliveries to its subscriptions
+
+	routeChanges atomic.Int64 // number of changes of bindings in progress
 
 	counted chan struct{} // closed when keepCounted has returned
 

@@ -587,7 +587,7 @@ func TestOpenWithoutReserve(t *testing.T) {
 	}); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "without its log", func() bool { info, err := os.Stat(path + "-wal"); return err == nil && info.Size() == 0 })
+	eventually(t, "without its log", func() bool { return sizeOf(path+"-wal") <= s.disk.keptWAL() })
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
@@ -615,5 +615,47 @@ func TestOpenWithoutReserve(t *testing.T) {
 	_, err := Open(path, opts)
 	if !errors.Is(err, ErrFull) || !strings.Contains(err.Error(), "make room") {
 		t.Errorf("got %v, want ErrFull", err)
+	}
+}
+
+// Messages can be consumed although another program has used up all the space, that of the reserve included, and what is
+// freed at once: a part of the write-ahead log is kept for that.
+func TestConsumeWithoutReserve(t *testing.T) {
+	t.Parallel()
+	dir := smallDisk(t, "32m")
+	path := filepath.Join(dir, "messages.db")
+	const reserve = 2 << 20
+	s := openFile(t, path, Options{MinFree: 24 << 20, Reserve: reserve, Service: true, diskCheckInterval: time.Millisecond})
+	declareTest(t, s, "q")
+	const count = 100
+	publishFrom(t, s, "a", count, 1000)
+	eventually(t, "a reserve", func() bool { return sizeOf(path+"-reserve") == reserve })
+	if err := os.WriteFile(filepath.Join(dir, "ballast"), make([]byte, 16<<20), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	// The log reaches the size from which it is truncated while the disk has little space.
+	if err := s.PutAll(testContext(t), "q", slices.Repeat([]broker.Outgoing{{Type: "T", ContentType: "application/json", Body: make([]byte, 1000)}}, 1500)); err != nil {
+		t.Fatal(err)
+	}
+	fillDisk(t, filepath.Join(dir, "more"))
+	if err := os.Remove(path + "-reserve"); err != nil {
+		t.Fatal(err)
+	}
+	sub := subscribe(t, s, "accounts_in")
+	for n := range count {
+		fillDisk(t, filepath.Join(dir, "more"+strconv.Itoa(n)))
+		_, seqs := take(t, sub, 1)
+		removed := make(chan error, 1)
+		if err := sub.Ack(seqs, func(err error) { removed <- err }); err != nil {
+			t.Fatal(err)
+		}
+		select {
+		case err := <-removed:
+			if err != nil {
+				t.Fatal(err)
+			}
+		case <-time.After(30 * time.Second):
+			t.Fatalf("message %d of %d is not removed: %v", n+1, count, s.Health())
+		}
 	}
 }

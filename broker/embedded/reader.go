@@ -65,6 +65,7 @@ type readConn struct {
 	*conn
 	deliveries, messages, deadLetters *stmt
 	nextSeq, queueStats, queueInfo    *stmt
+	bound                             *stmt
 }
 
 func openReadConn(path string) (*readConn, error) {
@@ -88,6 +89,8 @@ func openReadConn(path string) (*readConn, error) {
 		" (SELECT min(at) FROM set_aside WHERE queue = queues.id)," +
 		" (SELECT arrived FROM messages WHERE queue = queues.id ORDER BY seq LIMIT 1)" +
 		" FROM queues WHERE name = ?")
+	r.bound = p.stmt("SELECT count(*) FROM bindings WHERE peer = ? AND exchange = ? AND binding_key = ? AND fanout = ?" +
+		" AND queue = (SELECT id FROM queues WHERE name = ?)")
 	if p.err == nil {
 		p.err = c.exec("PRAGMA query_only = ON")
 	}

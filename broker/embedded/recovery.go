@@ -71,6 +71,7 @@ func (w *writer) setRetry() {
 // free space. Read errors are ignored: they recur in the next transaction, which reports
 // them.
 func (w *writer) checkDisk() {
+	w.db.keptWAL = w.disk.keptWAL()
 	freeInFile, err := w.db.freeInFile()
 	if err == nil && w.shrinks {
 		freeInFile, err = w.shrinkFile(freeInFile)
@@ -88,7 +89,7 @@ func (w *writer) checkDisk() {
 // createReserve creates the reserve if there is space, and then makes the next attempt to write
 // due.
 func (w *writer) createReserve() {
-	if free, err := w.disk.freeBytes(); err == nil && len(w.postponed) == 0 && free+w.db.walBytes() >= w.reserve.size {
+	if free, err := w.disk.freeBytes(); err == nil && len(w.postponed) == 0 && free+w.db.walBytes()-w.db.keptWAL >= w.reserve.size {
 		_ = w.db.truncateWAL() // the space of the write-ahead log is needed for the reserve
 	}
 	if w.disk.hasRoomForReserve(w.reserve.size) && w.reserve.create() == nil {

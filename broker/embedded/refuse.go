@@ -65,7 +65,7 @@ func (w *writer) checkRoomFor(n need) error {
 		return cmp.Or(w.reserve.err, fmt.Errorf("%w: its reserve of %d bytes is missing, and there is no space to make it", ErrFull, w.reserve.size))
 	}
 	err := w.disk.checkRoom(n.kind, n.bytes)
-	if err != nil && w.db.walBytes() > 0 {
+	if err != nil && w.db.walBytes() > w.db.keptWAL {
 		_ = w.db.truncateWAL() // while space is missing, that of the write-ahead log is needed for messages
 		err = w.disk.checkRoom(n.kind, n.bytes)
 	}

@@ -9,12 +9,16 @@ import (
 )
 
 // Bind creates the first of the peer's queues, and binds the queue to the exchange in place
-// of the peer's previous binding. Bind returns when the binding is durable.
+// of the peer's previous binding. Bind returns when the binding is durable. If that is so already,
+// Bind needs no space on the disk.
 func (s *Store) Bind(ctx context.Context, q broker.PeerBinding) error {
 	if err := checkPeerBinding(q); err != nil {
 		return fmt.Errorf("bind queue of peer %s: %w", q.PeerID, err)
 	}
-	if err := s.commit(ctx, func(t *tx) error { return t.bindPeer(q) }); err != nil {
+	if s.isBound(ctx, q) {
+		return nil
+	}
+	if err := s.commitRoute(ctx, func(t *tx) error { return t.bindPeer(q) }); err != nil {
 		return fmt.Errorf("bind queue of peer %s: %w", q.PeerID, err)
 	}
 	return nil
@@ -23,10 +27,40 @@ func (s *Store) Bind(ctx context.Context, q broker.PeerBinding) error {
 // Unbind removes the binding of the peer's queue to the exchange. The queue and its
 // messages stay. Unbind returns when the removal is durable.
 func (s *Store) Unbind(ctx context.Context, q broker.PeerBinding) error {
-	if err := s.commit(ctx, func(t *tx) error { return t.unbindPeer(q.PeerID) }); err != nil {
+	if err := s.commitRoute(ctx, func(t *tx) error { return t.unbindPeer(q.PeerID) }); err != nil {
 		return fmt.Errorf("unbind queue of peer %s: %w", q.PeerID, err)
 	}
 	return nil
+}
+
+// commitRoute is commit for a change of the bindings.
+func (s *Store) commitRoute(ctx context.Context, do func(*tx) error) error {
+	s.routeChanges.Add(1)
+	settled := make(chan error, 1)
+	err := s.writer.submit(&callOp{do: do, done: func(err error) {
+		s.routeChanges.Add(-1)
+		settled <- err
+	}})
+	if err != nil {
+		s.routeChanges.Add(-1)
+		return err
+	}
+	return await(ctx, settled)
+}
+
+// isBound reports whether the peer's first queue exists and is bound as described by q, and this
+// store has no change of bindings in progress, which could be another one of the peer. If that can
+// not be read, it reports false.
+func (s *Store) isBound(ctx context.Context, q broker.PeerBinding) bool {
+	if s.routeChanges.Load() > 0 {
+		return false
+	}
+	var n int64
+	err := s.readers.use(ctx, func(r *readConn) (err error) {
+		n, err = r.bound.number(q.PeerID, q.Exchange, q.BindingKey, q.Fanout, q.Queues[0])
+		return err
+	})
+	return err == nil && n > 0
 }
 
 func checkPeerBinding(q broker.PeerBinding) error {

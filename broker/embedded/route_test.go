@@ -287,3 +287,49 @@ func TestContextEnded(t *testing.T) {
 	}
 	wantQueued(t, s, "q", "1")
 }
+
+// Binding that changes nothing needs no transaction: it succeeds while the file can not be written. But it is not
+// taken for unchanged while a change of the bindings is in progress.
+func TestBindAgain(t *testing.T) {
+	s := openTest(t, Options{})
+	q := peer("aa", "to_debtors", "12.#", "q")
+	if err := s.Bind(testContext(t), q); err != nil {
+		t.Fatal(err)
+	}
+	hangs, resume := make(chan struct{}), make(chan struct{})
+	settled, err := s.submitCall(func(*tx) error { close(hangs); <-resume; return nil })
+	if err != nil {
+		t.Fatal(err)
+	}
+	<-hangs
+	if err := s.Bind(testContext(t), q); err != nil {
+		t.Fatal(err)
+	}
+	ended, end := context.WithCancel(t.Context())
+	end()
+	for name, other := range map[string]broker.PeerBinding{
+		"peer": peer("bb", "to_debtors", "12.#", "q"), "exchange": peer("aa", "to_creditors", "12.#", "q"),
+		"key": peer("aa", "to_debtors", "13.#", "q"), "fanout": peer("aa", "to_debtors", "", "q"), "queue": peer("aa", "to_debtors", "12.#", "r"),
+	} {
+		if s.isBound(testContext(t), other) {
+			t.Errorf("another %s: taken for bound", name)
+		}
+	}
+	if err := s.Unbind(ended, q); !errors.Is(err, context.Canceled) {
+		t.Fatal(err)
+	}
+	if s.isBound(testContext(t), q) {
+		t.Error("taken for bound while it is being unbound")
+	}
+	bound := make(chan error, 1)
+	go func() { bound <- s.Bind(testContext(t), q) }()
+	close(resume)
+	for _, c := range []<-chan error{settled, bound} {
+		if err := <-c; err != nil {
+			t.Fatal(err)
+		}
+	}
+	if !s.isBound(testContext(t), q) {
+		t.Error("not bound")
+	}
+}

@@ -1,6 +1,7 @@
 package embedded
 
 import (
+	"cmp"
 	"database/sql/driver"
 	"fmt"
 	"strings"
@@ -36,6 +37,8 @@ type writeConn struct {
 	// retryTruncateAt is the size of the write-ahead log, in bytes, at which truncating it is
 	// tried again; 0 if the last attempt succeeded.
 	retryTruncateAt int64
+	// keptWAL is the size in bytes to which the log is truncated.
+	keptWAL int64
 
 	epoch      int64  // of the messages stored by this connection; see identity.go
 	token      uint32 // of the last transaction; see pair.go
@@ -264,14 +267,32 @@ func (w *writeConn) setBusyTimeout(milliseconds int) {
 	_ = w.exec(fmt.Sprintf("PRAGMA busy_timeout = %d", milliseconds))
 }
 
-// truncateWAL checkpoints the write-ahead log, and truncates it to 0 bytes unless another
+// truncateWAL checkpoints the write-ahead log, and truncates it to w.keptWAL bytes unless another
 // connection prevents that, which is no error.
 func (w *writeConn) truncateWAL() error {
-	busy, err := w.checkpointTruncate.number()
-	if err == nil && busy == 0 {
-		w.retryTruncateAt = 0
+	checkpoint := w.checkpointTruncate
+	if w.keptWAL > 0 {
+		checkpoint = w.checkpointRestart
 	}
-	return err
+	busy, err := checkpoint.number()
+	if err != nil || busy != 0 {
+		return err
+	}
+	w.retryTruncateAt = 0
+	if w.walBytes() <= w.keptWAL {
+		return nil
+	}
+	// SQLite truncates the log with the first transaction in it.
+	if err := w.limitWAL(w.keptWAL); err != nil {
+		return err
+	}
+	err = w.commitChange(func() error { return nil })
+	return cmp.Or(err, w.limitWAL(walKept))
+}
+
+// limitWAL sets the size in bytes to which SQLite truncates the write-ahead log when it restarts it.
+func (w *writeConn) limitWAL(size int64) error {
+	return w.exec(fmt.Sprintf("PRAGMA journal_size_limit = %d", size))
 }
 
 // bindRow binds a message as the i-th row of an INSERT.

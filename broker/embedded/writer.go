@@ -368,6 +368,7 @@ func (w *writer) attempt(ops []op) (t *tx, err error) {
 	if _, err := w.db.commit.exec(); err != nil {
 		return nil, err
 	}
+	w.db.keptWAL = w.disk.keptWAL()
 	if err := w.db.boundWAL(w.disk.walLimit()); err != nil {
 		w.log.Warn("the write-ahead log of the message store can not be truncated, and may grow", "err", err)
 	}

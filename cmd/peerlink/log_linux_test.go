@@ -133,14 +133,20 @@ func (s *server) terminate() {
 	}
 }
 
-// servedWithPipe starts a service that writes its log to the pipe, and whose only peer is
-// unreachable. routingKey is that of a message to the peer.
+// servedWithPipe is served with a service that writes its log to the pipe.
 func servedWithPipe(t *testing.T, p *logPipe) (s *server, routingKey string) {
+	t.Helper()
+	return served(t, p.written)
+}
+
+// served starts a service whose only peer is unreachable, and that writes its log to stderr, or, if it
+// is nil, to the usual file. routingKey is that of a message to the peer.
+func served(t *testing.T, stderr *os.File) (s *server, routingKey string) {
 	t.Helper()
 	s = newServer(t, nodetype.AccountingAuthority)
 	peer := newServer(t, nodetype.CreditorsAgent)
 	nodetest.Peer(t, s.Node, peer.Node)
-	s.stderr = p.written
+	s.stderr = stderr
 	s.start()
 	t.Cleanup(func() { s.process.Process.Kill() })
 	return s, smp.OutgoingRoutingKey(nodetype.AccountingAuthority, nodetype.CreditorsAgent, 1311862288428302337, 1103806595073)

@@ -23,8 +23,10 @@ func TestBindInTime(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer s.Close()
-	queue := broker.PeerBinding{PeerID: "p", Exchange: "x", Fanout: true, Queues: []string{"q"}}
-	if err := bindInTime(t.Context(), s, queue); err != nil {
+	queue := func(name string) broker.PeerBinding {
+		return broker.PeerBinding{PeerID: "p", Exchange: "x", Fanout: true, Queues: []string{name}}
+	}
+	if err := bindInTime(t.Context(), s, queue("q")); err != nil {
 		t.Fatal(err)
 	}
 	db, err := sql.Open("sqlite", path)
@@ -41,7 +43,10 @@ func TestBindInTime(t *testing.T) {
 	}
 	defer other.ExecContext(context.Background(), "ROLLBACK")
 	start := time.Now()
-	if err := bindInTime(t.Context(), s, queue); err == nil || !strings.Contains(err.Error(), "not written within") {
+	if err := bindInTime(t.Context(), s, queue("q")); err != nil {
+		t.Errorf("bound already: %v", err)
+	}
+	if err := bindInTime(t.Context(), s, queue("other")); err == nil || !strings.Contains(err.Error(), "not written within") {
 		t.Errorf("got error %v, want one that contains \"not written within\"", err)
 	}
 	if took := time.Since(start); took > 3*maxBindTime {

@@ -62,6 +62,7 @@ type app struct {
 	running    bool                // the arguments were valid and the command has started
 	logs       []*logwriter.Writer // the service's asynchronous outputs
 	failureLog *slog.Logger        // if not nil, failures are logged here and not printed to stderr
+	exit       func(code int)      // ends the process; nil: [os.Exit]
 }
 
 // Main runs the command line and returns the process's exit code.

@@ -64,11 +64,18 @@ func (a *app) openQueueAdmin(cmd *cobra.Command, f queueFlags) (*queueAdmin, err
 		if err != nil {
 			return nil, err
 		}
+		closing, closed := a.limitStop(cmd.Context(), maxStop, errClosesLate)
 		s, err := openStore(d, path, embedded.Options{Logger: log})
 		if err != nil {
+			closed()
 			return nil, err
 		}
-		return &queueAdmin{DeadLetters: s, dir: d, pattern: link.DefaultQueuePattern, Close: s.Close, nonEmpty: s.NonEmptyQueues}, nil
+		close := func() error {
+			defer closed()
+			closing()
+			return s.Close()
+		}
+		return &queueAdmin{DeadLetters: s, dir: d, pattern: link.DefaultQueuePattern, Close: close, nonEmpty: s.NonEmptyQueues}, nil
 	}
 	pattern, err := link.ParseQueuePattern(f.queuePattern)
 	if err != nil {

@@ -104,11 +104,14 @@ func (a *app) send(ctx context.Context, peer, state, name string, in io.Reader, 
 	if err != nil {
 		return fmt.Errorf("%w; nothing was queued", err)
 	}
+	closing, closed := a.limitStop(ctx, maxStop, errClosesLate)
+	defer closed()
 	store, err := openStore(d, path, embedded.Options{MinFree: minFree, Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		return err
 	}
 	defer store.Close()
+	defer closing() // before the store is closed
 	if err := bindInTime(ctx, store, binding); err != nil {
 		return fmt.Errorf("%w; nothing was queued", err)
 	}
@@ -122,6 +125,7 @@ func (a *app) send(ctx context.Context, peer, state, name string, in io.Reader, 
 	if asJSON {
 		err = a.json(sentMessages{id, binding.Queues[0], len(messages)})
 	}
+	closing()
 	return cmp.Or(store.Close(), err)
 }
 

@@ -45,6 +45,7 @@ type serveFlags struct {
 	proxy                 outboundProxy
 
 	logDropped func() uint64 // returns the number of dropped log records
+	stopping   func()        // must be called when the service begins to end by itself; see limitStop
 }
 
 // acquireSpread is the period over which a service on RabbitMQ spreads the start of consuming its
@@ -189,6 +190,13 @@ func (a *app) serve(ctx context.Context, f serveFlags) error {
 		return err
 	}
 	f.logDropped = a.logDropped
+	late := errStopsLate
+	if f.broker == embeddedBroker {
+		late = errStoreStopsLate
+	}
+	var stopped func()
+	f.stopping, stopped = a.limitStop(ctx, maxServiceStop, late)
+	defer stopped()
 	if err := f.checkAdmin(); err != nil {
 		return err
 	}
@@ -322,7 +330,9 @@ func serveRabbitMQ(ctx context.Context, f serveFlags, cfg link.Config, level *sl
 	warnUnusedStore(cfg.Dir, f.state, cfg.Log)
 	adminConfig := admin.Config{Level: level, LogDropped: f.logDropped}
 	cfg.Log.Info("applications connect to RabbitMQ itself: this service has no local door for them")
-	return errors.Join(runLinks(ctx, f, cfg, listener, "", adminConfig), cfg.Broker.Close())
+	err = runLinks(ctx, f, cfg, listener, "", adminConfig)
+	f.stopping()
+	return errors.Join(err, cfg.Broker.Close())
 }
 
 // serveEmbedded runs the links and the local door for applications on the same store.
@@ -347,6 +357,7 @@ func serveEmbedded(ctx context.Context, f serveFlags, cfg link.Config, level *sl
 		return err
 	}
 	defer store.Close()
+	defer f.stopping() // before the store is closed
 	cfg.Broker = store
 	if cfg.Outbox, err = link.NewOutbox(d); err != nil {
 		return err
@@ -389,6 +400,7 @@ func serveEmbedded(ctx context.Context, f serveFlags, cfg link.Config, level *sl
 	}()
 	adminConfig := admin.Config{Queues: store.Stats, Applications: door.Counts, Level: level, LogDropped: f.logDropped}
 	err = runLinks(serviceCtx, f, cfg, listener, state, adminConfig)
+	f.stopping()
 	closeDoor()
 	err = errors.Join(err, <-doorErr)
 	if closeErr := store.Close(); closeErr != nil {

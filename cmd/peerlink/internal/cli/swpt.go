@@ -216,6 +216,8 @@ func (a *app) swpt(c *cobra.Command, s *swptSettings, run func(context.Context, 
 		}
 		// Standard error is for the final messages. Like the log, it must not block the program.
 		a.openLog(&a.stderr, func(w io.Writer) slog.Handler { return slog.NewTextHandler(w, nil) })
+		_, stopped := a.limitStop(cmd.Context(), maxServiceStop, errStopsLate)
+		defer stopped()
 		guard.ConfineService()
 		reportVariables(log, nil)
 		b, err := rabbitmq.Open(s.broker, rabbitmq.Options{
