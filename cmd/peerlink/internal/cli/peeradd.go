@@ -16,6 +16,7 @@ import (
 	"peerlink/node"
 	"peerlink/node/follow"
 	"peerlink/node/infobundle"
+	"peerlink/node/pki"
 	"peerlink/node/publish"
 )
 
