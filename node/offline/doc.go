@@ -59,6 +59,16 @@
 // answer can be filed again, any number of times. If an item can not be filed, for example
 // because the file of a certificate exists, it is reported, and the other items are filed.
 //
+// # Replacements
+//
+// A [Replacement] is a peer certificate for a node that takes the place of a peer whose owner has lost
+// the root key ([node.Dir.ReplacePeer]). The request has the peer's earlier root certificate, so that the
+// summary shows both root keys, also on a machine without a copy of the directory.
+// [Request.ReplacementChanges] compares the replacement with what this machine knows of the peer. The
+// peer stays as it is until the answer is filed. If the peer was replaced by another node meanwhile, the
+// item is refused. The record of what was signed names the peer whose place a node takes: only then may
+// two certificates have the same ID with different root keys, or the same subnet.
+//
 // # Waiting requests
 //
 // Waiting requests are stored in db/offline ([node.RequestsFolder]). Each has a file named

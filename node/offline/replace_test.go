@@ -223,6 +223,22 @@ func TestReplacedMeanwhile(t *testing.T) {
 	}
 }
 
+// If the subnet that was reserved for the new node has been given to another one meanwhile, the replacement
+// is not filed.
+func TestReplacementSubnetTaken(t *testing.T) {
+	t.Parallel()
+	c := replacements(t)["new"]
+	d := copyTree(t, c.n.Path())
+	r := mustCollect(t, d, c.item)
+	a := signed(t, r, c.n.Key)
+	writeFileT(t, strings.Repeat("a", 32)+"\n", d.Path(), "db", "subnets", "creditors", r.peers[0].subnet)
+	before := snapshot(t, d.Path())
+	if done, err := File(ctx, d, a, time.Now()); !errors.Is(err, node.ErrSubnetTaken) || done[0].State != Failed {
+		t.Errorf("%+v, %v", done, err)
+	}
+	sameTree(t, d.Path(), before)
+}
+
 // On the offline machine, a subnet is handed over only from the peer that has it, according to what was
 // signed there, and the earlier node does not get it back without being asked for.
 func TestReplacementConflicts(t *testing.T) {
@@ -259,6 +275,9 @@ func TestReplacementConflicts(t *testing.T) {
 	}
 	if holders, err := laptop.SubnetHolders(ctx); err != nil || len(holders) != 1 || holders[0].Peer != c.next.Identity().ID {
 		t.Errorf("holders of subnets: %+v, %v", holders, err)
+	}
+	if owner := string(readFileT(t, laptop.Path(), "db", "subnets", "creditors", old.Subnet)); owner != c.next.Identity().ID+"\n" {
+		t.Errorf("the subnet is reserved for %q", owner) // the reference scripts look at nothing else
 	}
 	again := first
 	again.Serial = "AC"

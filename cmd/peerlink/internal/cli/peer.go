@@ -36,10 +36,11 @@ clock: then a new one is signed, with the same subnet. A bundle that differs
 from what is known, but is not newer, is refused. Dates are compared in UTC.
 
 The ID of an agent is derived from its key, so it needs no check. That of an
-accounting authority is not: ask its owner for the fingerprint, over another
+accounting authority is not: ask its owner for the fingerprint, in words, over another
 channel than the bundle's, or look it up in a registry that you trust.`,
 		Example: `  peerlink peer sign their-node.zip
   peerlink peer sign --fingerprint sha256:0f3a… their-node.zip
+  peerlink peer sign --fingerprint 'aardvark adroitness …' their-node.zip
   peerlink peer sign --registry https://example.org/authorities.toml --registry-key publisher.pem their-node.zip`,
 		Args: someArgs(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {

@@ -26,7 +26,9 @@ root key, and signs the peer certificate for it in place of the earlier one.
 
 Whoever can make you do this takes over the peer's accounts. So call the owner,
 on a number that you have known before, and let them read the new fingerprint to
-you: it has to be typed, or given with --fingerprint.
+you, as 12 words or as digits: it has to be typed, or given with --fingerprint.
+If this node's root key is on another machine, "peerlink request new --replace"
+asks for the same.
 
 An accounting authority keeps its ID. The directory of the peer is moved aside, to
 the folder "replaced"; its name and its queues stay. The server keys that it has
@@ -49,7 +51,7 @@ serves this directory, it accepts the earlier certificate of an accounting
 authority too. Its swpt-drainer answers what waits for an agent that was replaced,
 whoever has the accounts now: do not run it for that agent.`,
 		Example: `  peerlink peer replace 1234abcd new-node.zip
-  peerlink peer replace 'Bobs Bank' new-node.zip --subnet keep --fingerprint sha256:0f3a…`,
+  peerlink peer replace 'Bobs Bank' new-node.zip --subnet keep --fingerprint 'aardvark adroitness …'`,
 		Args: someArgs(2, 2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			d, err := a.open()
