@@ -66,8 +66,13 @@ lint:
 UNWATCHED = modernc.org/sqlite/lib modernc.org/libc golang.org/x/crypto/scrypt github.com/klauspost/compress/flate unicode
 RACE = -race $(foreach p,$(UNWATCHED),'-gcflags=$(p)=-dwarf=false -race=false')
 
+# These packages start no goroutine, and take several times as long with the race detector. (Where others
+# use them in several goroutines, it watches them in the tests of those.)
+SEQUENTIAL = peerlink/smp peerlink/node $(addprefix peerlink/node/,check infobundle keyshare kustomize offline pki registry)
+CONCURRENT = $$($(GO) list ./... $(foreach p,$(SEQUENTIAL),| grep -vx $(p)))
+
 # The packages that take longest begin first.
-LONGEST = ./link ./broker/rabbitmq ./cmd/peerlink ./cmd/peerlink/internal/cli ./node ./link/faulttest ./broker/embedded ./doctor
+LONGEST = ./link ./broker/rabbitmq ./cmd/peerlink ./cmd/peerlink/internal/cli ./link/faulttest ./broker/embedded ./doctor
 
 # Without a C compiler there is no race detector, and everything else is tested.
 # More tests and packages at once than a small machine has cores: many tests wait,
@@ -76,7 +81,8 @@ LONGEST = ./link ./broker/rabbitmq ./cmd/peerlink ./cmd/peerlink/internal/cli ./
 unit: export GORACE := atexit_sleep_ms=20 $(GORACE)
 unit:
 	@if [ "$$(.ci/prerequisites "$(GO)")" = race ]; then set -- $(RACE); else set --; fi; \
-	$(CI) unit $(GO) test -vet=off -gcflags=all=-dwarf=false "$$@" -p 6 -parallel 4 -timeout 20m $(LONGEST) ./...
+	$(CI) unit $(GO) test -vet=off -p 6 -parallel 4 -skip 'Cost$$' $(SEQUENTIAL) -- \
+		$(GO) test -vet=off -gcflags=all=-dwarf=false "$$@" -p 6 -parallel 4 -timeout 20m $(LONGEST) $(CONCURRENT)
 
 # The costs of parsers of untrusted input are exact without the race detector only.
 cost:

@@ -2,7 +2,7 @@
 // a line of output at least every 20 seconds, and a list of what was skipped at the end.
 //
 //	bin/ci step LABEL COMMAND...   a command
-//	bin/ci unit COMMAND...         "go test" with arguments
+//	bin/ci unit COMMAND... [-- COMMAND...]   "go test" with arguments, one or several, one after the other
 //	bin/ci fuzz DURATION           every fuzz target, some at once
 package main
 
@@ -26,7 +26,7 @@ import (
 
 func main() {
 	if len(os.Args) < 3 {
-		fail(fmt.Errorf("usage: step LABEL COMMAND... | unit COMMAND... | fuzz DURATION"))
+		fail(fmt.Errorf("usage: step LABEL COMMAND... | unit COMMAND... [-- COMMAND...] | fuzz DURATION"))
 	}
 	var err error
 	switch rest := os.Args[2:]; os.Args[1] {
@@ -114,7 +114,6 @@ type event struct {
 
 // tests follows the events of "go test -json".
 type tests struct {
-	command []string
 	out     *output
 	running map[string]time.Time // packages
 	mu      sync.Mutex           // guards running
@@ -123,11 +122,29 @@ type tests struct {
 	skipped []string
 }
 
-// unit runs "go test", and shows what it shows without -json.
-func unit(command []string) error {
-	t := &tests{command: command, running: make(map[string]time.Time), text: make(map[string][]string)}
+// unit runs "go test" once or several times, separated by "--", and shows what it shows without -json.
+// A failure does not prevent the later ones.
+func unit(commands []string) (err error) {
+	t := &tests{running: make(map[string]time.Time), text: make(map[string][]string)}
 	t.out = newOutput(t.doing)
 	defer t.out.stop()
+	race := false
+	for len(commands) > 0 {
+		command := commands
+		if i := slices.Index(commands, "--"); i >= 0 {
+			command, commands = commands[:i], commands[i+1:]
+		} else {
+			commands = nil
+		}
+		race = race || slices.Contains(command, "-race")
+		err = errors.Join(err, t.run(command))
+	}
+	t.report(race)
+	return err
+}
+
+// run runs one "go test".
+func (t *tests) run(command []string) error {
 	fmt.Fprintln(t.out, strings.Join(command, " "))
 	c := exec.Command(command[0], append([]string{command[1], "-json"}, command[2:]...)...)
 	c.Stderr = t.out
@@ -153,9 +170,7 @@ func unit(command []string) error {
 			break
 		}
 	}
-	err = c.Wait()
-	t.report()
-	return err
+	return c.Wait()
 }
 
 // doing names the packages whose tests run.
@@ -228,12 +243,13 @@ func (t *tests) end(e event, name string) {
 	}
 }
 
-// report lists what was skipped, and shows the output of the tests that did not end.
-func (t *tests) report() {
+// report lists what was skipped, and shows the output of the tests that did not end. race reports whether
+// the race detector was used.
+func (t *tests) report(race bool) {
 	for name, text := range t.text {
 		fmt.Fprintf(t.out, "--- has not ended: %s\n%s", name, strings.Join(text, ""))
 	}
-	if !slices.Contains(t.command, "-race") {
+	if !race {
 		t.skipped = append(t.skipped, "the race detector, in all tests: it needs cgo and a C compiler")
 	}
 	if len(t.skipped) == 0 {
