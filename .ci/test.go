@@ -2,7 +2,7 @@
 // a line of output at least every 20 seconds, and a list of what was skipped at the end.
 //
 //	bin/ci step LABEL COMMAND...   a command
-//	bin/ci unit COMMAND... [-- COMMAND...]   "go test" with arguments, one or several, one after the other
+//	bin/ci unit COMMAND... [-- COMMAND...]   "go test" with arguments, one or several at the same time
 //	bin/ci fuzz DURATION           every fuzz target, some at once
 package main
 
@@ -114,30 +114,34 @@ type event struct {
 
 // tests follows the events of "go test -json".
 type tests struct {
-	out     *output
-	running map[string]time.Time // packages
-	mu      sync.Mutex           // guards running
+	out *output
 
-	text    map[string][]string // output of tests that have not ended, and of packages, by name
+	mu      sync.Mutex           // guards what follows
+	running map[string]time.Time // packages
+	text    map[string][]string  // output of tests that have not ended, and of packages, by name
 	skipped []string
 }
 
-// unit runs "go test" once or several times, separated by "--", and shows what it shows without -json.
-// A failure does not prevent the later ones.
+// unit runs one or several "go test", separated by "--", at the same time, and shows what they show without
+// -json.
 func unit(commands []string) (err error) {
 	t := &tests{running: make(map[string]time.Time), text: make(map[string][]string)}
 	t.out = newOutput(t.doing)
 	defer t.out.stop()
-	race := false
-	for len(commands) > 0 {
+	race := slices.Contains(commands, "-race")
+	errs := make(chan error)
+	n := 0
+	for ; len(commands) > 0; n++ {
 		command := commands
 		if i := slices.Index(commands, "--"); i >= 0 {
 			command, commands = commands[:i], commands[i+1:]
 		} else {
 			commands = nil
 		}
-		race = race || slices.Contains(command, "-race")
-		err = errors.Join(err, t.run(command))
+		go func() { errs <- t.run(command) }()
+	}
+	for range n {
+		err = errors.Join(err, <-errs)
 	}
 	t.report(race)
 	return err
@@ -189,12 +193,12 @@ func (t *tests) doing() string {
 }
 
 func (t *tests) note(e event) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
 	name := e.Package + " " + e.Test
 	switch e.Action {
 	case "start":
-		t.mu.Lock()
 		t.running[e.Package] = time.Now()
-		t.mu.Unlock()
 	case "build-output":
 		io.WriteString(t.out, e.Output)
 	case "output":
@@ -218,9 +222,7 @@ func (t *tests) line(text string) {
 
 func (t *tests) end(e event, name string) {
 	if e.Test == "" {
-		t.mu.Lock()
 		delete(t.running, e.Package)
-		t.mu.Unlock()
 		return
 	}
 	text := t.text[name]

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -134,9 +135,64 @@ func runCLIContext(ctx context.Context, t *testing.T, args ...string) (code int,
 	return code, out.String(), errs.String()
 }
 
+// inputFiles is what the first call of makeInputFiles has made: passphrases cost seconds of processor time.
+var inputFiles struct {
+	bob     string
+	entries []inputFile // folders before what is in them
+}
+
+// inputFile is a file or folder in inputFiles.
+type inputFile struct {
+	path string
+	mode fs.FileMode
+	data []byte
+}
+
 // makeInputFiles makes, in the working folder, a node "node" with a peer, and files of every kind that
-// commands read; see reading. It returns the peer's ID.
+// commands read; see reading. It returns the peer's ID. Tests that call it are not parallel.
 func makeInputFiles(t *testing.T) (bob string) {
+	t.Helper()
+	if inputFiles.bob == "" {
+		bob := makeNewInputFiles(t)
+		err := filepath.WalkDir(".", func(path string, e fs.DirEntry, err error) error {
+			if err != nil || path == "." {
+				return err
+			}
+			fi, err := e.Info()
+			if err != nil {
+				return err
+			}
+			f := inputFile{path: path, mode: fi.Mode()}
+			if !e.IsDir() {
+				f.data, err = os.ReadFile(path)
+			}
+			inputFiles.entries = append(inputFiles.entries, f)
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		inputFiles.bob = bob
+		return bob
+	}
+	for _, f := range inputFiles.entries {
+		var err error
+		if f.mode.IsDir() {
+			err = os.Mkdir(f.path, 0o700)
+		} else {
+			err = os.WriteFile(f.path, f.data, 0o600)
+		}
+		if err == nil {
+			err = os.Chmod(f.path, f.mode.Perm())
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	return inputFiles.bob
+}
+
+func makeNewInputFiles(t *testing.T) (bob string) {
 	t.Helper()
 	must := func(line string) {
 		t.Helper()
