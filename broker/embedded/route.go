@@ -94,8 +94,9 @@ func checkBindingKey(key string) error {
 
 // Put appends a message to a queue, without routing, and returns when it is durable. It
 // returns [broker.ErrNoQueue] if the queue does not exist, [ErrFull] if there is no space, and
-// [ErrUnwritable] if the store can not be written. If ctx ends before the message is durable,
-// the message may or may not be stored. The caller must not modify m.Body afterwards.
+// [ErrUnwritable] if the store can not be written. If ctx ends before the message is written,
+// nothing is stored; if it ends while it is being written, Put waits for the result, however long
+// the disk takes. The caller must not modify m.Body afterwards.
 func (s *Store) Put(ctx context.Context, queue string, m broker.Outgoing) error {
 	return s.PutAll(ctx, queue, []broker.Outgoing{m})
 }
@@ -122,7 +123,10 @@ func (s *Store) PutAll(ctx context.Context, queue string, messages []broker.Outg
 	if err != nil {
 		return fmt.Errorf("put into queue %s: %w", queue, err)
 	}
-	err = s.commitOp(ctx, callOp{kind: fromApplication, part: part, do: func(t *tx) error {
+	err = s.commitOp(context.WithoutCancel(ctx), callOp{kind: fromApplication, part: part, do: func(t *tx) error {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
 		q, err := t.queue(queue)
 		if err != nil {
 			return err
