@@ -10,8 +10,8 @@ import (
 
 // Move moves the messages of a queue or an inbox to another place: it calls store with up to limit
 // messages, in their order, and removes them, until the queue is empty. limit must be positive. store must
-// have stored the messages durably when it returns nil. After an error, or if the process is killed, the messages of
-// the last call are in both places, or in this one only. Move returns how many messages it has moved, and
+// have stored the messages durably when it returns nil. After an error, or if the process is killed, the
+// messages of the last call are in both places, or in this one only. Move returns how many messages it has moved, and
 // [broker.ErrInUse] if the queue has a consumer or a subscription of this Store.
 //
 // It does not move dead letters: see MoveDeadLetters.

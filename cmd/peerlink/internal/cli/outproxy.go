@@ -51,8 +51,8 @@ func (u *proxyURL) String() string {
 // Type returns the type shown in the help.
 func (*proxyURL) Type() string { return "string" }
 
-// config returns the proxy that the flags configure, or nil if they configure none. It calls warn if other users can read the
-// password file.
+// config returns the proxy that the flags configure, or nil if they configure none. It calls
+// warn if other users can read the password file.
 func (f *outboundProxy) config(ctx context.Context, warn func(text string)) (*outproxy.Proxy, error) {
 	if f.url == "" {
 		if f.passwordFile != "" {

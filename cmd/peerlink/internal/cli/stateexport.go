@@ -207,7 +207,7 @@ func (x *export) reasonToStay(id string) string {
 	case err != nil:
 		return err.Error()
 	case p.Deactivated != "":
-		return "the peer has been deactivated: \"peerlink serve\" with the embedded broker answers in its name what waits, and \"queue drop\" removes what is set aside"
+		return "the peer has been deactivated: \"peerlink serve\" with the embedded broker answers the waiting messages in the peer's name, and \"queue drop\" removes those set aside"
 	case p.SubCA == nil:
 		return "the peer is not registered yet"
 	}
