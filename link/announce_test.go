@@ -49,7 +49,7 @@ func TestAnnouncementIsFetchedSoon(t *testing.T) {
 				f.end(cfg, nil, errTest)
 			}
 			for _, listed := range []bool{false, true} {
-				if !f.announce(cfg, "https://new.example/", root, listed) {
+				if !f.recordAnnounced(cfg, "https://new.example/", root, listed) {
 					t.Fatal("no fetch is due soon")
 				}
 				if took := untilDue(t, &f, cfg); took > limit {
@@ -79,11 +79,11 @@ func TestKnownAnnouncements(t *testing.T) {
 		f.due(cfg)
 		defer f.addConn()()
 		const url = "https://new.example/"
-		if f.announce(cfg, "https://listed.example/", root, true) {
+		if f.recordAnnounced(cfg, "https://listed.example/", root, true) {
 			t.Error("a URL in the peer's stomp.toml causes a fetch")
 		}
 		for _, fetched := range []bool{false, true} { // the info-bundle is there at the second fetch
-			if !f.announce(cfg, url, root, false) {
+			if !f.recordAnnounced(cfg, url, root, false) {
 				t.Error("a URL from which nothing was fetched causes no fetch")
 			}
 			untilDue(t, &f, cfg)
@@ -94,7 +94,7 @@ func TestKnownAnnouncements(t *testing.T) {
 			}
 			f.end(cfg, results, nil)
 		}
-		if f.announce(cfg, url, root, false) || f.due(cfg) {
+		if f.recordAnnounced(cfg, url, root, false) || f.due(cfg) {
 			t.Error("a known URL causes another fetch")
 		}
 		if got := f.urls(nil, root); !slices.Equal(got, []string{url}) {
@@ -103,7 +103,7 @@ func TestKnownAnnouncements(t *testing.T) {
 		if got := f.urls(nil, otherRoot); got != nil {
 			t.Errorf("after the peer was replaced, the URLs are %q", got)
 		}
-		if !f.announce(cfg, url, otherRoot, false) {
+		if !f.recordAnnounced(cfg, url, otherRoot, false) {
 			t.Error("the announcement of another node with the ID causes no fetch")
 		}
 	})
@@ -123,8 +123,8 @@ func TestAnnouncementsAreBounded(t *testing.T) {
 		var last time.Time
 		start := time.Now()
 		for i := 0; time.Since(start) < 12*time.Hour; i++ {
-			f.announce(cfg, fmt.Sprint("https://host", i, ".example/"), root, false)
-			f.announce(cfg, "a", root, true)
+			f.recordAnnounced(cfg, fmt.Sprint("https://host", i, ".example/"), root, false)
+			f.recordAnnounced(cfg, "a", root, true)
 			f.addConn()()
 			f.recordFailure(cfg)
 			if f.due(cfg) {

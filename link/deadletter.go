@@ -38,9 +38,9 @@ type deadLetterer struct {
 
 	mu      sync.Mutex
 	waiting []deadLetterJob // in the order of the next attempts, without those in progress
-	moving  int             // how many attempts are in progress
+	moving  int             // number of jobs whose attempts are in progress
 	err     error           // why the last attempts have failed; nil if they have not
-	full    bool            // add waits: the broker holds no more messages
+	full    bool            // add waits, because the broker excludes no further message
 }
 
 // deadLetterJob is a message that is to become a dead letter. It does not contain the body, so that
@@ -63,9 +63,10 @@ func newDeadLetterer(ctx context.Context, se *session, consumer broker.Consumer)
 	return dl
 }
 
-// add has a message moved that cannot be sent for the given reason. While the broker holds no
-// more messages that wait to be moved, add blocks. Once it has returned nil, no confirmation of a
-// later message removes the message from the queue.
+// add schedules the move of a message, which cannot be sent for the given reason, to the dead
+// letters. add blocks while the broker accepts no further message that waits to be moved (see
+// [broker.ErrTooManyExcluded]). After add has returned nil, no confirmation of a later message
+// removes the message from the queue.
 func (dl *deadLetterer) add(ctx context.Context, d broker.Delivery, fp fingerprint, reason error) error {
 	for {
 		err := dl.consumer.Exclude(d.Tag)
@@ -97,7 +98,8 @@ func (dl *deadLetterer) busy() bool {
 	return len(dl.waiting)+dl.moving > 0
 }
 
-// update changes the state, and has it shown.
+// update calls change, which may change the fields that mu guards, and passes the new state to the
+// tracker.
 func (dl *deadLetterer) update(change func()) {
 	dl.mu.Lock()
 	defer dl.mu.Unlock()
@@ -146,7 +148,8 @@ func (dl *deadLetterer) run() {
 	}
 }
 
-// next takes up to n jobs out of those that wait.
+// next removes up to n jobs from the front of waiting and returns them. It sets moving to their
+// number.
 func (dl *deadLetterer) next(n int) []deadLetterJob {
 	dl.mu.Lock()
 	defer dl.mu.Unlock()
@@ -189,8 +192,7 @@ func (dl *deadLetterer) move(j *deadLetterJob) error {
 	return err
 }
 
-// end waits for attempts in progress, for at most deadLetterEndTime, and begins no
-// more.
+// end stops run. It waits for the attempts in progress, and cancels them after deadLetterEndTime.
 func (dl *deadLetterer) end() {
 	close(dl.ending)
 	late := time.AfterFunc(deadLetterEndTime, dl.abortMoves)

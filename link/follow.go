@@ -40,7 +40,7 @@ type Follow struct {
 	Off   bool // fetch nothing
 	Local bool // allow URLs with loopback, link-local and private addresses
 
-	Roots *x509.CertPool // the authorities for https URLs; the system's
+	Roots *x509.CertPool // the certificate authorities for https URLs; those of the system
 
 	After    time.Duration // how long a peer must be unreachable before the first fetch; DefaultFollowAfter
 	MaxPause time.Duration // the maximum of the growing pauses between fetches, while a peer is unreachable; 1 h
@@ -129,10 +129,10 @@ func (f *follower) due(cfg Follow) bool {
 	return !f.busy && (announced || !now.Before(f.nextRoutine) || f.failing && !now.Before(f.nextRetry))
 }
 
-// announce records that the peer with this root certificate has announced a URL. listed reports
-// whether the peer's stomp.toml lists it. announce reports whether it has made a fetch due soon: after
+// recordAnnounced records that the peer with this root certificate has announced a URL. listed is
+// whether the peer's stomp.toml lists the URL. recordAnnounced reports whether it has made a fetch due soon: after
 // up to half of [Follow.After], if the last fetch ended long enough ago.
-func (f *follower) announce(cfg Follow, url string, root *x509.Certificate, listed bool) (soon bool) {
+func (f *follower) recordAnnounced(cfg Follow, url string, root *x509.Certificate, listed bool) (soon bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	known := listed
@@ -211,8 +211,8 @@ type pendingUpdate struct {
 	root    *x509.Certificate // the peer's, when the info-bundle was fetched
 	date    string
 	stomp   *node.StompConfig
-	newest  node.RevokedKeys // in the list of this info-bundle
-	revoked node.RevokedKeys // also those known before
+	listed  node.RevokedKeys // the server keys that this info-bundle lists as revoked
+	revoked node.RevokedKeys // listed, and those known when the info-bundle was fetched
 }
 
 // apply adds the server keys that the peer has revoked, and replaces the peer's stomp.toml by that of
@@ -222,7 +222,7 @@ func (u *pendingUpdate) apply(p *node.Peer) {
 	if u == nil || !u.root.Equal(p.Root) {
 		return
 	}
-	p.Revoked = u.newest.With(p.Revoked).With(u.revoked)
+	p.Revoked = u.listed.With(p.Revoked).With(u.revoked)
 	if p.NoFollow || p.UpdatedAt >= u.date {
 		return
 	}
@@ -261,9 +261,9 @@ func (st *peerState) bundleURLs() []string {
 	return st.Stomp.BundleURLs
 }
 
-// announced records that the peer has announced a URL of its info-bundle, in the CONNECT of a
-// connection on which it was authenticated in the state st.
-func (s *shared) announced(log *slog.Logger, p *peer, st *peerState, url string) {
+// handleAnnounced handles the URL of an info-bundle that the peer has announced in the CONNECT of a
+// connection, or "" if it has announced none. st is the peer's state when it was authenticated.
+func (s *shared) handleAnnounced(log *slog.Logger, p *peer, st *peerState, url string) {
 	if url == "" || s.cfg.Follow.Off || st.NoFollow {
 		return
 	}
@@ -271,13 +271,14 @@ func (s *shared) announced(log *slog.Logger, p *peer, st *peerState, url string)
 		s.logFollowing(log, p, slog.LevelWarn, "the peer has announced a place of its info-bundle that is not used", "err", err)
 		return
 	}
-	if p.follower.announce(s.cfg.Follow, url, st.Root, slices.Contains(st.bundleURLs(), url)) {
+	if p.follower.recordAnnounced(s.cfg.Follow, url, st.Root, slices.Contains(st.bundleURLs(), url)) {
 		s.logFollowing(log, p, slog.LevelInfo, "the peer has announced the place of its info-bundle, which will be fetched", "url", url)
 	}
 }
 
-// announcement returns the headers with which this node announces the place of its info-bundle.
-func (s *shared) announcement() []stomp.Header {
+// announcementHeaders returns the headers of CONNECT with which this node announces the URL of its
+// info-bundle; none if it has no such URL.
+func (s *shared) announcementHeaders() []stomp.Header {
 	url := s.cfg.Dir.AnnouncedBundleURL()
 	if url == "" {
 		return nil
@@ -338,8 +339,8 @@ func (r *reconciler) adoptBundle(ctx context.Context, log *slog.Logger, p *peer,
 	updated, err := r.cfg.Dir.ReplaceNodeinfo(ctx, b)
 	switch {
 	case readOnly(err):
-		newest := node.RevokedIn(b)
-		p.pendingUpdate.Store(&pendingUpdate{st.Root, b.UpdatedAt(), config, newest, newest.With(st.Revoked)})
+		listed := node.RevokedIn(b)
+		p.pendingUpdate.Store(&pendingUpdate{st.Root, b.UpdatedAt(), config, listed, listed.With(st.Revoked)})
 		r.logFollowing(log, p, slog.LevelWarn, "the node's directory is read-only: what the peer has published is kept in memory only", "date", b.UpdatedAt())
 	case err != nil:
 		return err
@@ -358,7 +359,8 @@ func (r *reconciler) adoptBundle(ctx context.Context, log *slog.Logger, p *peer,
 	return nil
 }
 
-// logFollowing logs, at a limited rate, what a peer can cause by what it publishes.
+// logFollowing logs a message that a peer can cause by what it publishes, at a limited rate for each peer
+// and text.
 func (s *shared) logFollowing(log *slog.Logger, p *peer, level slog.Level, text string, args ...any) {
 	s.logLimiter.Log(log, level, logthrottle.Key{Who: p.id, Kind: text}, text, args...)
 }

@@ -89,7 +89,7 @@ func (a *acceptor) receive(ctx, graceCtx context.Context, conn *peerConn, id pki
 	}
 	defer r.server.Close()
 	a.logLimiter.Log(log, slog.LevelInfo, logthrottle.Key{Who: id.ID, Kind: "receiving"}, "receiving", "chain", describeChain(conn.chain))
-	a.announced(log, r.peer, r.state, announced)
+	a.handleAnnounced(log, r.peer, r.state, announced)
 	recordClosed := r.recordOpened(conn)
 	r.peer.connected.Notify()
 	err = r.run(stopCtx, connGraceCtx)

@@ -28,7 +28,7 @@ type transactionAcks struct {
 // transactions are the open transactions of a session, by name.
 type transactions struct {
 	open        map[string]*transaction
-	sends, size int // of the messages in all of them
+	sends, size int // number of the messages in all of them, and their size in bytes (see sizeOf)
 }
 
 // begin opens a transaction (BEGIN).
@@ -64,6 +64,7 @@ func (s *session) endTransaction(f *stomp.Frame) (*transaction, error) {
 	return t, nil
 }
 
+// transaction returns the open transaction with a name. command is for the error if there is none.
 func (s *session) transaction(command, name string) (*transaction, error) {
 	t := s.transactions.open[name]
 	if t == nil {
@@ -72,7 +73,7 @@ func (s *session) transaction(command, name string) (*transaction, error) {
 	return t, nil
 }
 
-// size returns the size of the messages of a transaction.
+// size returns the size of the messages of a transaction in bytes (see sizeOf).
 func (t *transaction) size() (size int) {
 	for i := range t.sends {
 		size += sizeOf(&t.sends[i])
@@ -111,6 +112,7 @@ func (s *session) addToTransaction(f *stomp.Frame, name string, op *operation) e
 	return err
 }
 
+// addSend adds the message of a SEND to a transaction.
 func (s *session) addSend(t *transaction, f *stomp.Frame) error {
 	m, err := s.sending(f)
 	if err != nil {
@@ -119,7 +121,7 @@ func (s *session) addSend(t *transaction, f *stomp.Frame) error {
 	}
 	all := &s.transactions
 	if all.sends == s.door.bounds.transactionSends || all.size+sizeOf(&m) > s.door.bounds.transactionBytes {
-		return refusef("SEND in a transaction: the open transactions of a connection may have %d messages of %d bytes, their overhead included",
+		return refusef("SEND in a transaction: the open transactions of a connection may have at most %d messages, and %d bytes of messages and their overhead, in total: send fewer messages in a transaction",
 			s.door.bounds.transactionSends, s.door.bounds.transactionBytes)
 	}
 	all.sends++
@@ -128,6 +130,8 @@ func (s *session) addSend(t *transaction, f *stomp.Frame) error {
 	return nil
 }
 
+// addAck adds the messages of an ACK or NACK to a transaction. requeue is whether they are to be returned to
+// the inbox.
 func (s *session) addAck(t *transaction, f *stomp.Frame, requeue bool) error {
 	sub, messages, err := s.takeUnacked(f)
 	if err != nil {
@@ -146,8 +150,8 @@ func (s *session) addAck(t *transaction, f *stomp.Frame, requeue bool) error {
 	return nil
 }
 
-// forget drops the messages of a subscription that has ended from the open transactions. A COMMIT of
-// these is refused.
+// forget drops the messages of a subscription that has ended from the open transactions. The COMMIT of a
+// transaction that had such messages is refused.
 func (all *transactions) forget(sub *subscription) {
 	for _, t := range all.open {
 		if t.acks[sub] != nil {
@@ -157,7 +161,7 @@ func (all *transactions) forget(sub *subscription) {
 	}
 }
 
-// commit does a transaction (COMMIT), in one transaction of the store.
+// commit executes a transaction (COMMIT), in one transaction of the store.
 func (s *session) commit(f *stomp.Frame, op *operation) error {
 	t, err := s.endTransaction(f)
 	if err != nil {
@@ -186,8 +190,8 @@ func (s *session) commit(f *stomp.Frame, op *operation) error {
 	})
 }
 
-// abort drops a transaction (ABORT): the client holds again the messages that it has acknowledged
-// in it.
+// abortTransaction drops a transaction (ABORT): the messages that the client has acknowledged in it are
+// unacknowledged again.
 func (s *session) abortTransaction(f *stomp.Frame, op *operation) error {
 	t, err := s.endTransaction(f)
 	if err != nil {

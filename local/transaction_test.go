@@ -170,7 +170,7 @@ func TestTransactionRefused(t *testing.T) {
 				w.sendIn("t", "x")
 			}
 			w.sendIn("t", "x", "receipt", "r")
-		}, "may have 1000 messages of 4194304 bytes"},
+		}, "may have at most 1000 messages, and 4194304 bytes"},
 		{"too many bytes", func(_ *house, w *wire) {
 			w.done("BEGIN", "transaction", "u")
 			for i := range 68 {
@@ -178,7 +178,7 @@ func TestTransactionRefused(t *testing.T) {
 			}
 			w.sendIn("t", many, "receipt", "r")
 			w.sendIn("t", many, "receipt", "r")
-		}, "may have 1000 messages of 4194304 bytes"},
+		}, "may have at most 1000 messages, and 4194304 bytes"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			h := newHouse(t, nil)

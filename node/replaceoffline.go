@@ -12,9 +12,9 @@ import (
 
 // This file has the steps of replacing a peer for a node whose root key is on another machine.
 
-// ReplacedPeer returns the root certificate of the peer that a request is to replace, and its subnet, or
-// "" if this node is not an accounting authority. It fails if the replacement is not possible, or if it
-// needs no signature.
+// ReplacedPeer returns, for a request to sign the replacement r, the root certificate of the peer that is
+// replaced, and the peer's subnet, or "" if this node is not an accounting authority. It fails if the
+// replacement is not possible, or if nothing has to be signed for it.
 func (l *Locked) ReplacedPeer(ctx context.Context, r Replacement) (root *x509.Certificate, subnet string, err error) {
 	if err := l.d.CheckReplacement(r); err != nil {
 		return nil, "", err
@@ -48,7 +48,11 @@ func (l *Locked) replacedRoot(id string) (*x509.Certificate, error) {
 // CheckReplaceable checks, before a certificate that was signed elsewhere is recorded, that
 // [Locked.FileReplacement] can file it: that the peer is still the one with the root certificate
 // replaced, and that the subnet in the certificate is that of the peer if it is kept, or else still
-// reserved. done reports whether the replacement was filed before.
+// reserved. CheckReplaceable returns [ErrSubnetTaken] if the peer has another subnet
+// now, or if the subnet that was reserved for the new node has been given to another one.
+//
+// done reports whether the replacement was filed before. At an accounting authority it is always false:
+// filing the replacement again changes nothing there.
 func (l *Locked) CheckReplaceable(ctx context.Context, r Replacement, replaced *x509.Certificate, subnet string) (done bool, err error) {
 	authority := l.d.identity.Type == nodetype.AccountingAuthority
 	root, err := l.replacedRoot(r.Peer)
@@ -98,8 +102,9 @@ func (l *Locked) FileReplacement(ctx context.Context, r Replacement, cert *x509.
 }
 
 // AssignSubnet reserves the subnet of a peer for the node that replaces it, after a certificate for that
-// node was signed on this machine. If the peer is in this copy of the directory, its reservation stays
-// as it is, because the reference scripts compare the two.
+// node was signed on this machine. If this machine's copy of the node's directory has a directory of the
+// replaced peer, an existing reservation is not changed, because the reference scripts compare the
+// reservation with the subnet in the peer's directory.
 func (l *Locked) AssignSubnet(replaced string, next pki.Identity, subnet string) error {
 	if isDir(l.d.file("peers", replaced)) {
 		return l.EnsureReserved(next, subnet)

@@ -65,12 +65,12 @@ func asciiField(name string, least, most int64) field {
 	}
 }
 
-// privateField returns a field for texts of up to most bytes of UTF-8 that are private to
+// privateField returns a field for texts of up to limit bytes of UTF-8 that are private to
 // users.
-func privateField(name string, most int64) field {
+func privateField(name string, limit int64) field {
 	return field{
-		name: name, kind: textKind, max: most, private: true,
-		expects: fmt.Sprintf("a string of at most %d bytes", most),
+		name: name, kind: textKind, max: limit, private: true,
+		expects: fmt.Sprintf("a string of at most %d bytes", limit),
 	}
 }
 

@@ -16,18 +16,18 @@ type AsideID struct {
 	Type  string // of the message
 }
 
-// ReadAsideIDs reads the IDs of at most most dead letters, the oldest of each queue first, from the file
+// ReadAsideIDs reads the IDs of up to limit dead letters, the oldest of each queue first, from the file
 // of a store. It neither changes nor creates a file, and does not wait for a lock of another
 // process for longer than a read of the store does. The result is empty if there is no file.
-func ReadAsideIDs(path string, most int) ([]AsideID, error) {
-	ids, err := readAsideIDs(path, most)
+func ReadAsideIDs(path string, limit int) ([]AsideID, error) {
+	ids, err := readAsideIDs(path, limit)
 	if err != nil {
 		return nil, fmt.Errorf("message store %s: %w", path, explain(err))
 	}
 	return ids, nil
 }
 
-func readAsideIDs(path string, most int) (ids []AsideID, err error) {
+func readAsideIDs(path string, limit int) (ids []AsideID, err error) {
 	if info, err := os.Stat(path); err != nil || info.Size() == 0 || !info.Mode().IsRegular() {
 		return nil, nil
 	}
@@ -51,6 +51,6 @@ func readAsideIDs(path string, most int) (ids []AsideID, err error) {
 	err = s.query(func(cols []driver.Value) bool {
 		ids = append(ids, AsideID{text(cols[0]), strconv.FormatInt(number(cols[1]), 10), text(cols[2])})
 		return true
-	}, int64(most))
+	}, int64(limit))
 	return ids, err
 }

@@ -25,8 +25,8 @@ type CopyOptions struct {
 	Owner string
 	// Replace allows Backup to replace an existing file.
 	Replace bool
-	// Progress, unless nil, is called with the number of bytes that are copied, and that will be. When
-	// they are equal, the copy is being checked.
+	// Progress, unless nil, is called with the number of bytes copied so far, and the number of all bytes
+	// to copy. When they are equal, all bytes are copied, and the copy is being checked.
 	Progress func(done, total int64)
 }
 
@@ -45,10 +45,10 @@ type Content struct {
 }
 
 const (
-	// backupStep is how many pages are copied until the context and the write-ahead log are looked at.
+	// backupStep is how many pages are copied between two checks of the context and of the write-ahead log.
 	backupStep = 256
-	// syncSteps is how many steps are made until the copy is synced. Otherwise the disk would have to write
-	// all of it at the end, and a commit of the service would have to wait for that.
+	// syncSteps is how many steps of backupStep pages are made between two syncs of the copy. With a single
+	// sync at the end, the disk would write the whole copy at once, and delay the commits of the service.
 	syncSteps = 8
 	// maxBackupWAL is the size in bytes to which the write-ahead log may grow during a backup of a
 	// smaller store: while the store is read, the log can not be truncated.
@@ -62,8 +62,11 @@ const (
 
 // Backup copies the store in the file at path to another file, as it is at one moment. Other processes may
 // be using the store: they are not delayed, except that the write-ahead log grows until the copy is
-// complete. Backup gives up if it grows to 512 MiB and to the size of the store, or if it would take more
-// than a quarter of the free space of the disk.
+// complete. Backup fails if the log becomes larger than both 512 MiB and the store, or if it has grown,
+// since the copy began, by more than a quarter of the space that is still free on its disk.
+//
+// Backup returns [ErrOwner] if the store belongs to another owner or to none, and [ErrFull] if the target's
+// disk has too little space for the copy.
 //
 // The copy has mode 0600, and is one file. Backup checks it for damage, and that it belongs to the
 // owner, before it gets its name: after an error, or if the process is killed, there is no file, or an
@@ -97,7 +100,7 @@ func backup(ctx context.Context, path, to string, o CopyOptions) (Content, error
 	if err := copyStore(ctx, path, tmp.Path(), o); err != nil {
 		return Content{}, err
 	}
-	if err := closeCopy(tmp.Path()); err != nil {
+	if err := markClosed(tmp.Path()); err != nil {
 		return Content{}, err
 	}
 	if err := tmp.Sync(); err != nil {
@@ -114,8 +117,8 @@ func backup(ctx context.Context, path, to string, o CopyOptions) (Content, error
 	return content, finish()
 }
 
-// existingFile returns the file that a path of a store leads to. It returns [errNotStore] for one that can
-// be no store.
+// existingFile returns the path of a store's file with symbolic links resolved. It returns [errNotStore] if
+// the file is empty or not regular.
 func existingFile(path string) (string, error) {
 	info, err := os.Stat(path)
 	switch {
@@ -130,7 +133,8 @@ func existingFile(path string) (string, error) {
 	return path, checkAccess(path)
 }
 
-// backupTarget returns the file to create or replace. It returns an error if that must not be done.
+// backupTarget returns the path of the file to create or replace. It returns an error if that file exists and
+// must not be replaced, or is a file of the store itself.
 func backupTarget(store, to string, replace bool) (string, error) {
 	if isOfStore(store, to) {
 		return "", fmt.Errorf("%s is a file of the message store itself: name another file for the backup", to)
@@ -155,7 +159,7 @@ func backupTarget(store, to string, replace bool) (string, error) {
 	return to, nil
 }
 
-// storeSuffixes are those of the names of a store's files.
+// storeSuffixes are what the names of a store's files have after the name of the store itself.
 var storeSuffixes = []string{"", "-wal", "-shm", "-journal", "-turn", "-reserve", lastTokenSuffix}
 
 // isOfStore reports whether a path is, or would be, that of a file of the store.
@@ -187,7 +191,8 @@ func removeOldLeftovers(to string) {
 	}
 }
 
-// copyStore copies the pages of a store, as they are at one moment, to an empty file. It does not sync that.
+// copyStore copies the pages of a store, as they are at one moment, to an empty file. It does not sync
+// the file at the end.
 func copyStore(ctx context.Context, path, to string, o CopyOptions) (err error) {
 	src, err := openConn(path)
 	if err != nil {
@@ -203,7 +208,7 @@ func copyStore(ctx context.Context, path, to string, o CopyOptions) (err error) 
 	if err := src.exec("PRAGMA query_only = ON; BEGIN"); err != nil {
 		return err
 	}
-	pages, err := src.number("SELECT page_count FROM pragma_page_count, store") // begins to read
+	pages, err := src.number("SELECT page_count FROM pragma_page_count, store") // begins the read transaction, and so fixes the moment
 	if err != nil {
 		return err
 	}
@@ -219,7 +224,7 @@ func copyStore(ctx context.Context, path, to string, o CopyOptions) (err error) 
 		return err
 	}
 	defer out.Close()
-	log := newLogLimit(path, pages*size)
+	wal := newWALLimit(path, pages*size)
 	uri, err := uriOf(to, copyPragmas)
 	if err != nil {
 		return err
@@ -230,16 +235,16 @@ func copyStore(ctx context.Context, path, to string, o CopyOptions) (err error) 
 	if err != nil {
 		return err
 	}
-	err = stepThrough(ctx, b, log, out.Sync, func(done, total int) { o.progress(int64(done)*size, int64(total)*size) })
+	err = stepThrough(ctx, b, wal, out.Sync, func(done, total int) { o.progress(int64(done)*size, int64(total)*size) })
 	if err = cmp.Or(err, b.Finish()); err == nil {
 		o.progress(pages*size, pages*size)
 	}
 	return err
 }
 
-// stepThrough copies pages until all are copied. It calls progress with the number of pages that are copied,
-// and of all.
-func stepThrough(ctx context.Context, b *sqlite.Backup, log logLimit, sync func() error, progress func(done, total int)) error {
+// stepThrough copies pages until all are copied. It calls progress with the number of pages copied so far, and
+// of all pages.
+func stepThrough(ctx context.Context, b *sqlite.Backup, wal walLimit, sync func() error, progress func(done, total int)) error {
 	for n := 1; ; n++ {
 		more, err := b.Step(backupStep)
 		if err != nil || !more {
@@ -249,14 +254,14 @@ func stepThrough(ctx context.Context, b *sqlite.Backup, log logLimit, sync func(
 		if n%syncSteps == 0 {
 			err = sync()
 		}
-		if err = cmp.Or(err, ctx.Err(), log.check()); err != nil {
+		if err = cmp.Or(err, ctx.Err(), wal.check()); err != nil {
 			return err
 		}
 	}
 }
 
-// copyPragmas are for connections that write to a copy, which only this process knows, and which is
-// discarded after an error: without a journal beside it.
+// copyPragmas are the parameters of connections that write to a copy. There are no locks, no journal and no
+// syncs, because no other process uses the copy, and it is discarded after an error.
 const copyPragmas = "nolock=1&_pragma=journal_mode(OFF)&_pragma=synchronous(OFF)"
 
 // checkCopyable returns an error unless the file is a store of this owner that this program can read.
@@ -266,7 +271,7 @@ func checkCopyable(c *conn, owner string) error {
 	case err != nil:
 		return err
 	case version < ownerVersion:
-		return fmt.Errorf("%w: its schema version is %d, which does not record whose it is: let the service of this program open it first", errOlder, version)
+		return fmt.Errorf("%w: its schema version is %d, which does not record the node that it belongs to: start the service of this version with it once, and then make the backup", errOlder, version)
 	}
 	recorded, err := storedOwner(c)
 	switch {
@@ -286,29 +291,32 @@ func checkSpace(dir string, size int64) error {
 	return nil
 }
 
-// logLimit bounds the write-ahead log of a store that is being copied.
-type logLimit struct {
+// walLimit bounds the write-ahead log of a store that is being copied.
+type walLimit struct {
 	path         string
 	start, limit int64 // sizes in bytes
 }
 
-func newLogLimit(store string, size int64) logLimit {
-	l := logLimit{path: store + "-wal", limit: max(size, maxBackupWAL)}
+// newWALLimit returns the limit for a store of size bytes.
+func newWALLimit(store string, size int64) walLimit {
+	l := walLimit{path: store + "-wal", limit: max(size, maxBackupWAL)}
 	l.start = sizeOf(l.path)
 	return l
 }
 
-func (l logLimit) check() error {
+// check returns an error if the log is too large, or has grown too much since newWALLimit was called.
+func (l walLimit) check() error {
 	size := sizeOf(l.path)
 	free, err := freeBytes(filepath.Dir(l.path))
 	if size > l.limit || err == nil && size-l.start > free/4 {
-		return fmt.Errorf("%s has grown to %d bytes while the store was copied, which is slower than it is written to: try again when there is less to do, or to a faster disk", l.path, size)
+		return fmt.Errorf("%s has grown to %d bytes while the store was copied, because copying is slower than what the service writes: try again when the service has less to do, or back up to a faster disk", l.path, size)
 	}
 	return nil
 }
 
-// closeCopy makes a copy of a store's pages like a store that was closed: it needs no write-ahead log.
-func closeCopy(path string) error {
+// markClosed changes a copy of a store's pages so that it is like a store that was closed: it has no
+// write-ahead log, and needs none.
+func markClosed(path string) error {
 	if err := endWAL(path); err != nil {
 		return err
 	}

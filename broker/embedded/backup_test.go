@@ -280,13 +280,13 @@ func TestBackupBoundsLog(t *testing.T) {
 		t.Fatal(err)
 	}
 	for limit, good := range map[int64]bool{10_000: true, 9_999: false} {
-		l := newLogLimit(store, 0)
+		l := newWALLimit(store, 0)
 		l.limit = limit
 		if err := l.check(); (err == nil) != good {
 			t.Errorf("limit %d: %v", limit, err)
 		}
 	}
-	if l := newLogLimit(store, 4*maxBackupWAL); l.limit != 4*maxBackupWAL || l.start != 10_000 {
+	if l := newWALLimit(store, 4*maxBackupWAL); l.limit != 4*maxBackupWAL || l.start != 10_000 {
 		t.Errorf("%+v", l)
 	}
 }

@@ -166,7 +166,8 @@ type aside struct {
 // asidePrefix is the beginning of the name of a folder with a replaced store.
 const asidePrefix = "before-restore-"
 
-// asideSuffixes are those of the files of a store that are kept. The others are made when they are needed.
+// asideSuffixes are those of [storeSuffixes] whose files are kept. SQLite and this program create the other files
+// when they need them.
 var asideSuffixes = []string{"", "-wal", lastTokenSuffix}
 
 // keep gives the files of the store a second name in the folder.

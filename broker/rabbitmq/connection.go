@@ -306,15 +306,15 @@ func (l *liveConn) recordAnswer() { l.lastAnswer.Store(int64(time.Since(l.born))
 
 // timeLeft returns how much longer an operation that began at start may take: until the time
 // silence has passed since start, or since RabbitMQ's last answer (see recordAnswer) if that was
-// later, but not longer than most in total. RabbitMQ executes the operations of a connection in order, so this one may have to wait
-// for many earlier ones.
-func (l *liveConn) timeLeft(start time.Time, silence, most time.Duration) time.Duration {
+// later, but at most until the time limit has passed since start. RabbitMQ executes the operations
+// of a connection in order, so this one may have to wait for many earlier ones.
+func (l *liveConn) timeLeft(start time.Time, silence, limit time.Duration) time.Duration {
 	until := start
 	if answered := l.born.Add(time.Duration(l.lastAnswer.Load())); answered.After(until) {
 		until = answered
 	}
 	until = until.Add(silence)
-	if last := start.Add(most); last.Before(until) {
+	if last := start.Add(limit); last.Before(until) {
 		until = last
 	}
 	return time.Until(until)
@@ -413,7 +413,7 @@ func (l *liveConn) abandon(start time.Time, limit *time.Timer, done <-chan error
 // read from it, and all its writers are blocked. As long as RabbitMQ answers, the write may
 // take up to three seconds longer than ctx. The caller must call done after the write.
 func (l *liveConn) limitWrite(ctx context.Context) (done func()) {
-	const silence, most = time.Second, 3 * time.Second
+	const silence, limit = time.Second, 3 * time.Second
 	var over atomic.Bool
 	stop := context.AfterFunc(ctx, func() {
 		start := time.Now()
@@ -422,7 +422,7 @@ func (l *liveConn) limitWrite(ctx context.Context) (done func()) {
 			if over.Load() {
 				return
 			}
-			if left := l.timeLeft(start, silence, most); left > 0 {
+			if left := l.timeLeft(start, silence, limit); left > 0 {
 				time.AfterFunc(left, check)
 				return
 			}

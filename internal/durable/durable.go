@@ -21,8 +21,8 @@ var (
 	ErrLarger     = errors.New("larger")
 )
 
-// Read reads a regular file of at most most bytes.
-func Read(path string, most int64) ([]byte, error) {
+// Read reads a regular file of up to limit bytes.
+func Read(path string, limit int64) ([]byte, error) {
 	fi, err := os.Stat(path)
 	if err != nil {
 		return nil, err
@@ -36,12 +36,12 @@ func Read(path string, most int64) ([]byte, error) {
 		return nil, err
 	}
 	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, most+1))
+	data, err := io.ReadAll(io.LimitReader(f, limit+1))
 	if err != nil {
 		return nil, err
 	}
-	if int64(len(data)) > most {
-		return nil, fmt.Errorf("%s is %w than %d bytes, which it should not be", path, ErrLarger, most)
+	if int64(len(data)) > limit {
+		return nil, fmt.Errorf("%s is %w than %d bytes, which it should not be", path, ErrLarger, limit)
 	}
 	return data, nil
 }

@@ -40,7 +40,7 @@ func TestOf(t *testing.T) {
 	for _, c := range []string{"a", "é", "€", "😀"} {
 		for n := range utf8.UTFMax {
 			got := Of(strings.Repeat("x", n) + strings.Repeat(c, 1000))
-			if !utf8.ValidString(got) || len(got) > most+len("…") || len(got) <= most-utf8.UTFMax {
+			if !utf8.ValidString(got) || len(got) > ofLimit+len("…") || len(got) <= ofLimit-utf8.UTFMax {
 				t.Errorf("%d bytes: %q", len(got), got)
 			}
 		}

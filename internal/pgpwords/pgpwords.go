@@ -19,21 +19,21 @@ import (
 	"peerlink/internal/excerpt"
 )
 
-// text has a line for each byte, in order: the word for even positions, and the one for odd positions.
+// wordList has a line for each byte, in order: the word for even positions, and the one for odd positions.
 //
 //go:embed words.txt
-var text string
+var wordList string
 
 // words returns the words for even and those for odd positions.
 var words = sync.OnceValue(func() (lists [2][256]string) {
-	fields := strings.Fields(text)
+	fields := strings.Fields(wordList)
 	for i := range 256 {
 		lists[0][i], lists[1][i] = fields[2*i], fields[2*i+1]
 	}
 	return lists
 })
 
-// index returns a map of the words, in lower case, to the bytes and the positions that they stand for.
+// index returns a map from each word, in lower case, to its meaning.
 var index = sync.OnceValue(func() map[string]meaning {
 	m := make(map[string]meaning)
 	for odd, list := range words() {
@@ -44,6 +44,7 @@ var index = sync.OnceValue(func() map[string]meaning {
 	return m
 })
 
+// meaning is what a word stands for.
 type meaning struct {
 	value byte
 	odd   int // 1 if the word is for odd positions, 0 if it is for even ones
@@ -51,22 +52,22 @@ type meaning struct {
 
 // Encode returns one word for each byte.
 func Encode(data []byte) []string {
-	list, words := make([]string, len(data)), words()
+	encoded, lists := make([]string, len(data)), words()
 	for i, b := range data {
-		list[i] = words[i%2][b]
+		encoded[i] = lists[i%2][b]
 	}
-	return list
+	return encoded
 }
 
 // maxText is the maximum length, in bytes, of a text that [Decode] reads.
 const maxText = 2048
 
-// Decode returns the n bytes for which a text has the words, in upper or lower case, with anything that
-// is no letter between them. The error names the words that are unknown, missing, there twice, or at the
+// Decode returns the n bytes whose words a text has, in upper or lower case. The words may be separated by
+// any characters other than letters. The error names the words that are unknown, missing, there twice, or at the
 // wrong place, by their numbers, which begin with 1.
 func Decode(text string, n int) ([]byte, error) {
 	if len(text) > maxText {
-		return nil, fmt.Errorf("%d characters: expected %d words", len(text), n)
+		return nil, fmt.Errorf("the text has %d bytes, more than the limit of %d: expected %d words", len(text), maxText, n)
 	}
 	typed := strings.FieldsFunc(text, func(r rune) bool { return !unicode.IsLetter(r) })
 	data := make([]byte, len(typed))
@@ -92,8 +93,9 @@ func Decode(text string, n int) ([]byte, error) {
 	return data, nil
 }
 
-// misplacedError returns the error for a text in which the word at position i is the first one that
-// stands only at positions of the other kind.
+// misplacedError returns the error for a text in which the word at position i is the first misplaced one: a
+// word for even positions at an odd position, or the other way round. n is the expected number of words, and
+// misplaced has an additional element, false, at the end.
 func misplacedError(typed []string, misplaced []bool, i, n int) error {
 	word := name(typed, i)
 	// The words after a missing one, or an additional one, are all misplaced. After two words that have
@@ -114,6 +116,7 @@ func misplacedError(typed []string, misplaced []bool, i, n int) error {
 	return fmt.Errorf("%s can not be there: expected a word of %d syllables", word, 2+i%2)
 }
 
+// name returns the number, which begins with 1, and the text of the word at position i, for an error.
 func name(typed []string, i int) string {
 	return fmt.Sprintf("word %d, %q,", i+1, excerpt.Of(typed[i]))
 }
@@ -141,7 +144,7 @@ func suggestion(word string) string {
 	return ": did you mean " + strings.Join(near, " or ") + "?"
 }
 
-// distance returns the number of bytes that have to be inserted, removed or replaced to make b of a.
+// distance returns the number of bytes that have to be inserted, removed or replaced to turn a into b.
 func distance(a, b string) int {
 	row := make([]int, len(b)+1)
 	for j := range row {

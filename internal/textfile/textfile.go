@@ -86,10 +86,10 @@ func HasMark(data []byte) bool {
 	return bytes.HasPrefix(data, markUTF8) || bytes.HasPrefix(data, markUTF16LE) || bytes.HasPrefix(data, markUTF16BE)
 }
 
-// Read reads a regular file of at most most bytes and decodes it like [Decode]. Errors
+// Read reads a regular file of up to limit bytes and decodes it like [Decode]. Errors
 // name the file.
-func Read(path string, most int64) ([]byte, error) {
-	data, err := durable.Read(path, most)
+func Read(path string, limit int64) ([]byte, error) {
+	data, err := durable.Read(path, limit)
 	if err != nil {
 		return nil, err
 	}

@@ -51,8 +51,8 @@ func mustBeRegular(name string) bool {
 	})
 }
 
-// readPath reads a regular file of at most most bytes.
-func readPath(path string, most int64) ([]byte, error) {
+// readPath reads a regular file of up to limit bytes.
+func readPath(path string, limit int64) ([]byte, error) {
 	fi, err := os.Stat(path)
 	if err != nil {
 		return nil, err
@@ -65,9 +65,9 @@ func readPath(path string, most int64) ([]byte, error) {
 		return nil, err
 	}
 	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, most+1))
-	if err == nil && int64(len(data)) > most {
-		err = fmt.Errorf("larger than %d bytes, which no file here should be", most)
+	data, err := io.ReadAll(io.LimitReader(f, limit+1))
+	if err == nil && int64(len(data)) > limit {
+		err = fmt.Errorf("larger than %d bytes, which no file here should be", limit)
 	}
 	return data, err
 }

@@ -24,7 +24,9 @@ type replaceCase struct {
 	item Replacement
 }
 
-// replacements returns the three ways of replacing a peer.
+// replacements returns the three ways of replacing a peer: by an accounting authority, which gives the new
+// agent the subnet of the earlier one ("keep") or a new subnet ("new"), and by an agent, whose accounting
+// authority has a new root key ("authority").
 func replacements(t *testing.T) map[string]replaceCase {
 	t.Helper()
 	authority, agent := nodetest.New(t, aa, "aa.example.com:1234"), nodetest.New(t, ca, "ca.example.com:1234")
@@ -74,7 +76,8 @@ func (c replaceCase) check(t *testing.T, d *node.Dir) {
 }
 
 // A peer that has lost its root key is replaced by a request, and what the operator is shown before it is
-// signed names both root keys, both nodes, the subnet and whose accounts it has.
+// signed names both root keys, both nodes, the subnet and whose accounts it has. Signing the request and
+// filing the answer can be repeated, and change nothing then.
 func TestReplacement(t *testing.T) {
 	t.Parallel()
 	for name, c := range replacements(t) {
@@ -182,12 +185,12 @@ func TestCrashWhileReplacing(t *testing.T) {
 					}
 				}}
 			}
-			for state, make := range within {
+			for state, apply := range within {
 				d := copyTree(t, c.n.Path())
 				if _, err := file(ctx, d, a, time.Now(), crashAt(2)); !errors.Is(err, errCrash) { // recorded, not replaced
 					t.Fatal(err)
 				}
-				make(d)
+				apply(d)
 				if _, err := File(ctx, d, a, time.Now()); err != nil {
 					t.Errorf("%s: %v", state, err)
 					continue
@@ -239,13 +242,14 @@ func TestReplacementSubnetTaken(t *testing.T) {
 	sameTree(t, d.Path(), before)
 }
 
-// On the offline machine, a subnet is handed over only from the peer that has it, according to what was
-// signed there, and the earlier node does not get it back without being asked for.
+// On the offline machine, the subnet of a peer is given to another node only if that node replaces the one
+// which has the subnet according to the record of what was signed there. The earlier node gets the subnet back
+// only if it replaces the new one.
 func TestReplacementConflicts(t *testing.T) {
 	t.Parallel()
 	c := replacements(t)["keep"]
 	laptop := copyTree(t, c.n.Path())
-	for _, folder := range []string{"peers", "certs"} { // it has only its record
+	for _, folder := range []string{"peers", "certs"} { // the offline machine has only the record of what was signed
 		if err := os.RemoveAll(filepath.Join(laptop.Path(), folder)); err != nil {
 			t.Fatal(err)
 		}
@@ -260,8 +264,8 @@ func TestReplacementConflicts(t *testing.T) {
 	}
 	first := signrecord.PeerCertificate(old.Identity, old.Root, old.Subnet, "AB")
 	third := nodetest.New(t, ca, "third.example.com:1234")
-	sign := func(c ...signrecord.Certificate) error {
-		return signrecord.Add(record, time.Now(), strings.Repeat("a", 32), c)
+	sign := func(certs ...signrecord.Certificate) error {
+		return signrecord.Add(record, time.Now(), strings.Repeat("a", 32), certs)
 	}
 	if err := sign(first); err != nil {
 		t.Fatal(err)

@@ -20,17 +20,17 @@ type outboundProxy struct {
 
 // outboundProxyFlags adds the flags for the proxy through which peers are reached.
 func outboundProxyFlags(c *cobra.Command, f *outboundProxy) {
-	c.Flags().Var(&f.url, "proxy", "`URL` of the proxy through which peers are connected to, and which resolves their names: socks5://host:port or http://host:port (CONNECT), with user@ before the host if it wants one")
+	c.Flags().Var(&f.url, "proxy", "`URL` of the proxy through which peers are connected to, and which resolves their names: socks5://host:port or http://host:port (CONNECT), with user@ before the host if the proxy asks for a user name")
 	fromEnv(c.Flags(), "proxy", "PEERLINK_PROXY")
 	c.Flags().StringVar(&f.passwordFile, "proxy-password-file", "", "`FILE` whose first line is the password for the user of --proxy")
 	fromEnv(c.Flags(), "proxy-password-file", "PEERLINK_PROXY_PASSWORD_FILE")
 }
 
-// proxyURL is the value of a flag for the URL of a proxy. It is checked by config, whose errors do not
-// show it: those of Set would.
+// proxyURL is the value of a flag for the URL of a proxy, which may have a password. Set does not check the
+// URL, because pflag shows the value in an error of Set; [outboundProxy.config] checks it.
 type proxyURL string
 
-// Set sets the URL.
+// Set sets the URL. It never fails.
 func (u *proxyURL) Set(s string) error {
 	*u = proxyURL(s)
 	return nil
@@ -51,8 +51,8 @@ func (u *proxyURL) String() string {
 // Type returns the type shown in the help.
 func (*proxyURL) Type() string { return "string" }
 
-// config returns the proxy, or nil if there is none. It calls warn if other users can read the
-// password file.
+// config returns the proxy that the flags configure, or nil if they configure none. It calls
+// warn if other users can read the password file.
 func (f *outboundProxy) config(ctx context.Context, warn func(text string)) (*outproxy.Proxy, error) {
 	if f.url == "" {
 		if f.passwordFile != "" {

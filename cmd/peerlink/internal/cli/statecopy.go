@@ -48,8 +48,8 @@ func (c storeContent) String() string {
 	return text
 }
 
-// copyOptions returns the options of a copy of the node's store that shows its progress, and the function that
-// ends that.
+// copyOptions returns options for copying the node's store with a display of the progress, in MiB after text.
+// stop ends the display.
 func (a *app) copyOptions(owner, text string) (o embedded.CopyOptions, stop func()) {
 	p := a.startProgress(text)
 	p.setUnit(" MiB")
@@ -187,12 +187,12 @@ func (a *app) showRestored(state string, r embedded.Restored, asJSON bool) error
 	if err := a.result(asJSON, result, line); err != nil {
 		return err
 	}
-	a.printMessage(`Sent again is what was sent since the backup was made; delivered again, with the same
-message-id, what applications have taken out since. Missing is what was received, or
-given by applications, since then.`)
+	a.printMessage(`Messages that were sent since the backup was made will be sent again, and those that
+applications have taken out since then will be delivered again, with the same message-id.
+Messages that were received, or given by applications, since then are missing.`)
 	if r.Aside != "" {
-		a.printMessage(`Of that, what was neither sent nor taken out is in the folder where the old store
-is kept: "peerlink queue list --state %s" counts it.`, r.Aside)
+		a.printMessage(`Those of the missing ones that were neither sent nor taken out are in the old store:
+"peerlink queue list --state %s" counts them.`, r.Aside)
 	}
 	return nil
 }

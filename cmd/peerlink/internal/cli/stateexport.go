@@ -17,18 +17,19 @@ import (
 	"peerlink/node"
 )
 
-// exportStep is how many messages are published before they are removed.
+// exportStep is the maximum number of messages that are published to RabbitMQ, and then removed from the
+// embedded broker, at once. An interruption can duplicate as many.
 const exportStep = 256
 
 // exportResult is the output of "state export".
 type exportResult struct {
-	Messages int        `json:"messages"`  // moved
-	SetAside int        `json:"set_aside"` // moved, that were set aside
-	Left     []leftLine `json:"left"`
+	Messages int         `json:"messages"`  // messages moved
+	SetAside int         `json:"set_aside"` // dead letters moved
+	Left     []leftQueue `json:"left"`
 }
 
-// leftLine is a queue with messages that stay in the embedded store.
-type leftLine struct {
+// leftQueue is a queue with messages that stay in the embedded broker.
+type leftQueue struct {
 	Queue    string `json:"queue"`
 	Messages int64  `json:"messages"`
 	SetAside int64  `json:"set_aside"`
@@ -82,16 +83,16 @@ type export struct {
 	pattern link.QueuePattern
 	from    *embedded.Store
 	to      *rabbitmq.Broker
-	unlock  func()
+	unlock  func() // unlocks the state folder; nil before it is locked
 	result  exportResult
 
 	progress    *progress
-	done, total int
+	done, total int // messages and dead letters published so far, and all that are to be moved
 }
 
 // openExport opens both brokers, and locks the state folder.
 func (a *app) openExport(ctx context.Context, f queueFlags, queueType string) (_ *export, err error) {
-	x := &export{app: a, result: exportResult{Left: []leftLine{}}}
+	x := &export{app: a, result: exportResult{Left: []leftQueue{}}}
 	defer func() {
 		if err != nil {
 			x.close()
@@ -130,7 +131,8 @@ func (x *export) close() {
 	}
 }
 
-// run moves the messages of all queues, and then those of the inbox.
+// run moves the messages of all queues, and then those of the inbox. It records queues that it does not move in
+// x.result.Left.
 func (x *export) run(ctx context.Context) error {
 	stats, err := x.from.Stats(ctx)
 	if err != nil {
@@ -150,14 +152,14 @@ func (x *export) run(ctx context.Context) error {
 		reason := "it belongs to no peer in the node's directory"
 		switch {
 		case ofPeer:
-			reason = x.whyNot(id)
+			reason = x.reasonToStay(id)
 		case q.Name == inbox && q.SetAside == 0:
 			reason = ""
 		case unroutableExchange(x.dir, q.Name) != "":
 			reason = "there was no peer for these messages; \"peerlink queue retry\" routes them again, \"queue drop\" removes them"
 		}
 		if reason != "" {
-			x.result.Left = append(x.result.Left, leftLine{q.Name, q.Depth, q.SetAside, reason})
+			x.result.Left = append(x.result.Left, leftQueue{q.Name, q.Depth, q.SetAside, reason})
 			continue
 		}
 		queues = append(queues, q)
@@ -198,14 +200,14 @@ func (x *export) peers() (map[string]string, error) {
 	return peers, nil
 }
 
-// whyNot returns why the messages for a peer are not moved, or "" if they are.
-func (x *export) whyNot(id string) string {
+// reasonToStay returns why the messages for a peer can not be moved, or "" if they can.
+func (x *export) reasonToStay(id string) string {
 	p, err := x.dir.Peer(id)
 	switch {
 	case err != nil:
 		return err.Error()
 	case p.Deactivated != "":
-		return "the peer has been deactivated: \"peerlink serve\" with the embedded broker answers in its name what waits, and \"queue drop\" removes what is set aside"
+		return "the peer has been deactivated: \"peerlink serve\" with the embedded broker answers the waiting messages in the peer's name, and \"queue drop\" removes those set aside"
 	case p.SubCA == nil:
 		return "the peer is not registered yet"
 	}
@@ -246,14 +248,14 @@ func (x *export) movePeer(ctx context.Context, q embedded.QueueStats, id string)
 			}
 			all = append(all, i)
 		}
-		return x.step(len(all), to.Put(ctx, all))
+		return x.countMoved(len(all), to.Put(ctx, all))
 	})
 	x.result.Messages += n
 	if err != nil {
 		return err
 	}
 	n, err = x.from.MoveDeadLetters(ctx, q.Name, exportStep, func(ctx context.Context, messages []broker.DeadLetter) error {
-		return x.step(len(messages), to.PutDeadLetters(ctx, messages))
+		return x.countMoved(len(messages), to.PutDeadLetters(ctx, messages))
 	})
 	x.result.SetAside += n
 	return err
@@ -262,7 +264,7 @@ func (x *export) movePeer(ctx context.Context, q embedded.QueueStats, id string)
 // moveInbox moves the messages that were received from peers.
 func (x *export) moveInbox(ctx context.Context, inbox string) error {
 	n, err := x.from.Move(ctx, inbox, exportStep, func(ctx context.Context, messages []embedded.Message) error {
-		return x.step(len(messages), publishReceived(ctx, x.to, inbox, messages))
+		return x.countMoved(len(messages), publishReceived(ctx, x.to, inbox, messages))
 	})
 	x.result.Messages += n
 	if errors.Is(err, broker.ErrUnroutable) {
@@ -271,8 +273,9 @@ func (x *export) moveInbox(ctx context.Context, inbox string) error {
 	return err
 }
 
-// step counts messages of which copies are in RabbitMQ, unless err is not nil, which it returns.
-func (x *export) step(n int, err error) error {
+// countMoved adds n to the progress that is shown if err, the result of publishing n messages to RabbitMQ, is nil.
+// It returns err.
+func (x *export) countMoved(n int, err error) error {
 	if err == nil {
 		x.done += n
 		x.progress.set(x.done, x.total)
@@ -280,9 +283,9 @@ func (x *export) step(n int, err error) error {
 	return err
 }
 
-// publishReceived publishes messages to the inbox in another broker, and returns when they are durable.
+// publishReceived publishes messages to the inbox of the broker to, and returns when they are durable.
 func publishReceived(ctx context.Context, to broker.Broker, inbox string, messages []embedded.Message) error {
-	ended := make(chan error, 2) // the last confirmation, and the end of the stream
+	ended := make(chan error, 2) // has room for the last confirmation and for the end of the stream
 	p, err := to.Publish(ctx, func(n uint64, err error) {
 		if err != nil || n == uint64(len(messages)) {
 			ended <- err
@@ -306,7 +309,7 @@ func publishReceived(ctx context.Context, to broker.Broker, inbox string, messag
 	}
 }
 
-// showExported prints what was moved. It returns an error if something stays.
+// showExported prints what was moved. It returns an error if messages stay in the embedded broker.
 func (a *app) showExported(r exportResult, asJSON bool) error {
 	line := fmt.Sprintf("%s in RabbitMQ now, and %d set aside there.", messageCount(r.Messages, "is", "are"), r.SetAside)
 	if err := a.result(asJSON, r, line); err != nil {

@@ -9,8 +9,8 @@ import (
 )
 
 const (
-	// maxServiceStop is how long a service may take to end: the drain timeout of [link.Config] plus 5 s, less
-	// what logging why it has not ended takes.
+	// maxServiceStop is how long a service may take to end: the default of DrainTimeout in [link.Config] (5 s) plus
+	// 5 s, less 300 ms for logging that the service has not ended.
 	maxServiceStop = 9700 * time.Millisecond
 	// maxStop is how long another command may take to end.
 	maxStop = 5 * time.Second
