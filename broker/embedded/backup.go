@@ -351,10 +351,14 @@ func checkCopy(ctx context.Context, path, owner string) (Content, error) {
 		return Content{}, err
 	}
 	defer c.close()
-	if err := checkCopyable(c, owner); err != nil {
+	// Before anything is read from the tables: a definition can make reading a row run any computation.
+	if _, err := fileVersion(c); err != nil {
 		return Content{}, err
 	}
 	if err := checkTables(c); err != nil {
+		return Content{}, err
+	}
+	if err := checkCopyable(c, owner); err != nil {
 		return Content{}, err
 	}
 	if closed, err := c.number("SELECT closed FROM store"); err != nil || closed == 0 {
@@ -376,8 +380,19 @@ func checkTables(c *conn) error {
 	if err == nil && strange > 0 {
 		err = fmt.Errorf("%w: it has tables, triggers or views of another program", errNotStore)
 	}
+	if err != nil {
+		return err
+	}
+	strange, err = c.number("SELECT (SELECT count(*) FROM sqlite_schema WHERE " + strangeDefinition + ")" +
+		" + (SELECT count(*) FROM sqlite_schema AS s, pragma_table_xinfo(s.name) WHERE s.type = 'table' AND (hidden <> 0 OR dflt_value LIKE '%(%'))")
+	if err == nil && strange > 0 {
+		err = fmt.Errorf("%w: a table has columns that are computed, or rules of another program", errNotStore)
+	}
 	return err
 }
+
+// strangeDefinition is an SQL condition for definitions of tables that this program does not make.
+const strangeDefinition = "length(sql) > 4096 OR sql LIKE '%conflict%' OR sql LIKE '%generated%' OR sql LIKE '%check%' OR sql LIKE '%collate%' OR sql LIKE '%references%'"
 
 // checkIntegrity looks through the whole file, and returns [errDamaged] if it is damaged.
 func checkIntegrity(ctx context.Context, c *conn) error {

@@ -362,6 +362,16 @@ func TestRestoreRefused(t *testing.T) {
 	if err := changeCopy(program, "CREATE TRIGGER t AFTER INSERT ON messages BEGIN DELETE FROM messages; END"); err != nil {
 		t.Fatal(err)
 	}
+	defined := func(how string) string {
+		t.Helper()
+		path := change(func(data []byte) []byte { return data })
+		for statement := range strings.SplitSeq(how, ";") {
+			if err := changeCopy(path, statement); err != nil {
+				t.Fatal(err)
+			}
+		}
+		return path
+	}
 	newer := change(func(data []byte) []byte { return data })
 	if err := changeCopy(newer, fmt.Sprintf("PRAGMA user_version = %d", schemaVersion+1)); err != nil {
 		t.Fatal(err)
@@ -383,6 +393,15 @@ func TestRestoreRefused(t *testing.T) {
 			return data
 		}), err: errDamaged},
 		{name: "with a trigger", from: program, err: errNotStore},
+		{name: "with an endless view", err: errNotStore, from: defined("DROP TABLE store;" +
+			"CREATE VIEW store AS WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x+1 FROM c) SELECT count(*) AS owner, 1 AS closed, 1 AS counting FROM c")},
+		{name: "with a computed owner", err: errNotStore, from: defined("DROP TABLE store;" +
+			"CREATE TABLE store (closed INTEGER NOT NULL, counting INTEGER NOT NULL, owner TEXT AS (hex(zeroblob(400000000))) VIRTUAL) STRICT;" +
+			"INSERT INTO store VALUES (1, 0)")},
+		{name: "with a computed default", err: errNotStore, from: defined("DROP TABLE usage;" +
+			"CREATE TABLE usage (peer TEXT PRIMARY KEY, bytes INTEGER NOT NULL DEFAULT (length(hex(zeroblob(300000000))))) STRICT, WITHOUT ROWID")},
+		{name: "with another rule for conflicts", err: errNotStore, from: defined("DROP TABLE usage;" +
+			"CREATE TABLE usage (peer TEXT PRIMARY KEY ON CONFLICT IGNORE, bytes INTEGER NOT NULL) STRICT, WITHOUT ROWID")},
 		{name: "of a newer version", from: newer, err: errNewer},
 		{name: "a store in use", from: open, err: errMixed},
 		{name: "a store in use, without its log", from: openAlone, err: errMixed},
@@ -492,7 +511,14 @@ func TestRestoreRemovesSecondName(t *testing.T) {
 		t.Fatal(err)
 	}
 	a.unlock() // as the end of the process does
+	second := a.nameOf(path)
+	if s, err := Open(second, Options{Owner: "me"}); !errors.Is(err, broker.ErrInUse) || !strings.Contains(err.Error(), path) {
+		t.Errorf("a store opened by its second name: got %v, %v, want %v and the first name", s, err, broker.ErrInUse)
+	}
 	s = openOwned(t, path)
+	if _, err := os.Stat(a.folder); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("after the service has opened the store: the folder with its second name: %v", err)
+	}
 	wantQueued(t, s, "q", "1", "2")
 	if err := s.Close(); err != nil {
 		t.Fatal(err)

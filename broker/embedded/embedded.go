@@ -261,6 +261,9 @@ func openOrMakeRoom(path string, opts Options) (*Store, error) {
 	if err != nil {
 		return nil, opts.openError(path, err)
 	}
+	if opts.Service {
+		removeSecondNames(path)
+	}
 	return s, nil
 }
 

@@ -9,7 +9,7 @@ import (
 // isOpError reports whether an error is the result of a single operation, as opposed to a
 // failure of the transaction.
 func isOpError(err error) bool {
-	return errors.Is(err, broker.ErrNoQueue) || errors.Is(err, errNotDelivered) || errors.Is(err, broker.ErrUnroutable)
+	return errors.Is(err, broker.ErrNoQueue) || errors.Is(err, errNotDelivered) || errors.Is(err, broker.ErrUnroutable) || errors.Is(err, errWithdrawn)
 }
 
 // callOp is an operation of one caller, which receives the result.

@@ -78,8 +78,12 @@ const pairAttempts = 10
 // checkPair returns [errMixed] if the file and its write-ahead log are not of the same
 // point in time, or the last transactions are missing, and [errDamaged] if the log is
 // damaged: SQLite ignores what follows the first damaged frame. Files that can not be read
-// are left for SQLite to report.
+// are left for SQLite to report. It returns an error for a second name of a store
+// ([checkNotSecondName]), too.
 func checkPair(path string) (err error) {
+	if err := checkNotSecondName(path); err != nil {
+		return err
+	}
 	for range pairAttempts {
 		if err = comparePair(path); err == nil {
 			return nil

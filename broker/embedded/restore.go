@@ -87,6 +87,12 @@ func removeLeftovers(path string) {
 			_ = os.Remove(name)
 		}
 	}
+	removeSecondNames(path)
+}
+
+// removeSecondNames removes the second names of a store's file that killed calls of Restore have left. The
+// caller has the store open, so that no Restore is in progress, or is Restore.
+func removeSecondNames(path string) {
 	entries, _ := os.ReadDir(filepath.Dir(path))
 	for _, e := range entries {
 		a := aside{store: path, folder: filepath.Join(filepath.Dir(path), e.Name())}
@@ -94,6 +100,17 @@ func removeLeftovers(path string) {
 			a.discard()
 		}
 	}
+}
+
+// checkNotSecondName returns an error if path is a second name of the store in the folder above, left by a
+// Restore that was killed: two programs that use the two names would not see each other's write-ahead log.
+func checkNotSecondName(path string) error {
+	folder := filepath.Dir(path)
+	store := filepath.Join(filepath.Dir(folder), filepath.Base(path))
+	if !strings.HasPrefix(filepath.Base(folder), asidePrefix) || !sameFile(path, store) {
+		return nil
+	}
+	return fmt.Errorf("%w: it is a second name of %s, which is in use: a restore that was killed has left it; use that one. The next start of the service removes this name", broker.ErrInUse, store)
 }
 
 // prepareRestored copies a backup, and checks the copy.

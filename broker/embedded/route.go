@@ -2,6 +2,7 @@ package embedded
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"peerlink/broker"
@@ -101,6 +102,9 @@ func (s *Store) Put(ctx context.Context, queue string, m broker.Outgoing) error 
 	return s.PutAll(ctx, queue, []broker.Outgoing{m})
 }
 
+// errWithdrawn is the error of messages whose context has ended before they were written.
+var errWithdrawn = errors.New("not written")
+
 // PutAll is [Store.Put] for several messages: either all of them are stored, in order, or no
 // message is stored.
 func (s *Store) PutAll(ctx context.Context, queue string, messages []broker.Outgoing) error {
@@ -125,7 +129,7 @@ func (s *Store) PutAll(ctx context.Context, queue string, messages []broker.Outg
 	}
 	err = s.commitOp(context.WithoutCancel(ctx), callOp{kind: fromApplication, part: part, do: func(t *tx) error {
 		if err := ctx.Err(); err != nil {
-			return err
+			return fmt.Errorf("%w: %w", errWithdrawn, err)
 		}
 		q, err := t.queue(queue)
 		if err != nil {

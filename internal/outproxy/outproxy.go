@@ -234,11 +234,12 @@ func (p *Proxy) requestConnect(conn net.Conn, address string) error {
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
 		return err
 	case err != nil && !isNetworkError(err):
-		return fmt.Errorf("it does not answer as an HTTP proxy: %s", excerpt.Of(err.Error()))
+		return errors.New("it does not answer as an HTTP proxy")
 	case err != nil:
 		return err
 	case resp.StatusCode/100 != 2:
-		return fmt.Errorf("it answers %s", excerpt.Of(resp.Status))
+		// The text after the number is not shown: a proxy could put the password there.
+		return fmt.Errorf("it answers %s", strings.TrimSpace(fmt.Sprint(resp.StatusCode, " ", http.StatusText(resp.StatusCode))))
 	case buffered.Buffered() > 0:
 		return errors.New("it sends data before the connection is used")
 	}

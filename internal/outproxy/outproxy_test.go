@@ -105,21 +105,22 @@ func TestDialErrors(t *testing.T) {
 	}
 	const user = "hidden-user:hidden-word@"
 	for name, tt := range map[string]struct{ url, want string }{
-		"socks5: nothing listens": {"socks5://" + user + "127.0.0.1:1", "refused"},
-		"http: nothing listens":   {"http://" + user + "127.0.0.1:1", "refused"},
-		"socks5: denied":          {start(t, &proxytest.Server{Deny: true}, "socks5", user), "it answers: connection not allowed by ruleset"},
-		"socks5: unreachable":     {start(t, &proxytest.Server{Hosts: map[string]string{"peer.invalid:1234": "127.0.0.1:1"}}, "socks5", user), "it answers: connection refused"},
-		"http: denied":            {start(t, &proxytest.Server{Deny: true}, "http", user), "it answers 403 Forbidden"},
-		"socks5: wrong password":  {start(t, &proxytest.Server{User: "a", Password: "b"}, "socks5", user), "it answers: username/password authentication failed"},
-		"socks5: no password":     {start(t, &locked, "socks5", ""), "it answers: no acceptable authentication methods"},
-		"http: wrong password":    {start(t, &proxytest.Server{User: "a", Password: "b"}, "http", user), "it answers 407 Proxy Authentication Required"},
-		"socks5: is HTTP":         {"socks5://" + user + says("HTTP/1.1 400 Bad Request\r\n\r\n"), "unexpected protocol version 72"},
-		"http: is no proxy":       {"http://" + user + says("SSH-2.0-OpenSSH_9.9\r\n"), "does not answer as an HTTP proxy"},
-		"http: ends":              {"http://" + user + listen(t, func(c net.Conn) { bufio.NewReader(c).ReadString('\n') }), "closed the connection"},
-		"socks5: ends":            {"socks5://" + user + listen(t, func(c net.Conn) { io.CopyN(io.Discard, c, 4) }), "closed the connection"},
-		"http: endless header":    {"http://" + user + says("HTTP/1.1 200 OK\r\n"+strings.Repeat("X: y\r\n", maxAnswer/6)), "more than 16384 bytes"},
-		"http: data at once":      {"http://" + user + says("HTTP/1.1 200 OK\r\n\r\nboo"), "sends data before"},
-		"http: long status":       {"http://" + user + says("HTTP/1.1 500 "+strings.Repeat("x", 5000)+"\r\n\r\n"), "it answers 500 xxx"},
+		"socks5: nothing listens":  {"socks5://" + user + "127.0.0.1:1", "refused"},
+		"http: nothing listens":    {"http://" + user + "127.0.0.1:1", "refused"},
+		"socks5: denied":           {start(t, &proxytest.Server{Deny: true}, "socks5", user), "it answers: connection not allowed by ruleset"},
+		"socks5: unreachable":      {start(t, &proxytest.Server{Hosts: map[string]string{"peer.invalid:1234": "127.0.0.1:1"}}, "socks5", user), "it answers: connection refused"},
+		"http: denied":             {start(t, &proxytest.Server{Deny: true}, "http", user), "it answers 403 Forbidden"},
+		"socks5: wrong password":   {start(t, &proxytest.Server{User: "a", Password: "b"}, "socks5", user), "it answers: username/password authentication failed"},
+		"socks5: no password":      {start(t, &locked, "socks5", ""), "it answers: no acceptable authentication methods"},
+		"http: wrong password":     {start(t, &proxytest.Server{User: "a", Password: "b"}, "http", user), "it answers 407 Proxy Authentication Required"},
+		"socks5: is HTTP":          {"socks5://" + user + says("HTTP/1.1 400 Bad Request\r\n\r\n"), "unexpected protocol version 72"},
+		"http: is no proxy":        {"http://" + user + says("SSH-2.0-OpenSSH_9.9\r\n"), "does not answer as an HTTP proxy"},
+		"http: ends":               {"http://" + user + listen(t, func(c net.Conn) { bufio.NewReader(c).ReadString('\n') }), "closed the connection"},
+		"socks5: ends":             {"socks5://" + user + listen(t, func(c net.Conn) { io.CopyN(io.Discard, c, 4) }), "closed the connection"},
+		"http: endless header":     {"http://" + user + says("HTTP/1.1 200 OK\r\n"+strings.Repeat("X: y\r\n", maxAnswer/6)), "more than 16384 bytes"},
+		"http: data at once":       {"http://" + user + says("HTTP/1.1 200 OK\r\n\r\nboo"), "sends data before"},
+		"http: long status":        {"http://" + user + says("HTTP/1.1 500 "+strings.Repeat("x", 5000)+"\r\n\r\n"), "it answers 500 Internal Server Error"},
+		"http: shows the password": {"http://" + user + says("HTTP/1.1 407 hidden-user:hidden-word\r\n\r\n"), "it answers 407 Proxy Authentication Required"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			p := mustParse(t, tt.url)
