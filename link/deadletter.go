@@ -169,8 +169,12 @@ func (dl *deadLetterer) moveAll(jobs []deadLetterJob) (failed []deadLetterJob, e
 	}
 	wg.Wait()
 	for i, e := range errs {
-		if e != nil {
-			failed, err = append(failed, jobs[i]), e
+		if e == nil {
+			continue
+		}
+		failed = append(failed, jobs[i])
+		if !errors.Is(e, broker.ErrReopen) {
+			err = e
 		}
 	}
 	return failed, err
@@ -186,6 +190,8 @@ func (dl *deadLetterer) move(j *deadLetterJob) error {
 		se.sender.peer.stats.recordError(outgoing, fmt.Errorf("message set aside, it can not be sent: %w", j.reason))
 		se.sender.peer.stats.setAside.Add(1)
 		se.sender.refusals.forget(j.fp)
+	case errors.Is(err, broker.ErrReopen):
+		// The next session moves it, and this one ends soon.
 	case dl.moveCtx.Err() == nil:
 		se.sender.logThrottled(se.log, slog.LevelWarn, "message can be neither sent nor set aside: it stays in the queue, and setting it aside is tried again", "type", j.typ, "reason", j.reason, "err", err)
 	}

@@ -388,11 +388,12 @@ func (c *consumer) DeadLetter(ctx context.Context, tag uint64, reason string) er
 func (c *consumer) deadLetter(ctx context.Context, tag uint64, reason string) error {
 	c.mu.Lock()
 	d, err := amqp.Delivery{}, broker.ErrReopen
-	if !c.window.reopening {
+	if c.window.allowsMove(&c.unacked) {
 		d, err = c.unacked.startMove(tag)
 	}
 	c.mu.Unlock()
 	if err != nil {
+		c.due.Notify() // the consumer may have to end now
 		return err
 	}
 	ctx, cancel := context.WithCancelCause(ctx)

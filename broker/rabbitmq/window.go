@@ -88,6 +88,13 @@ func (w *window) discards() bool { return w.nextPrefetch > 0 && w.nextPrefetch <
 // mustReopen reports whether the consumer is to end now, so that the queue is opened anew:
 // nextPrefetch or needsRoom is set, and all accepted messages are acknowledged or excluded. None of the
 // excluded ones must be moving: it would be moved, and returned to the queue nevertheless.
-func (w *window) mustReopen(u *unacked) bool {
-	return (w.nextPrefetch > 0 || w.needsRoom) && len(u.held) == 0 && len(u.single) == 0 && u.moving == 0
+func (w *window) mustReopen(u *unacked) bool { return w.waitsForMoves(u) && u.moving == 0 }
+
+// waitsForMoves reports whether the consumer is to end as soon as no message is moving.
+func (w *window) waitsForMoves(u *unacked) bool {
+	return (w.nextPrefetch > 0 || w.needsRoom) && len(u.held) == 0 && len(u.single) == 0
 }
+
+// allowsMove reports whether a message may begin to be moved. While the consumer waits for the end of moves,
+// it may not: those of thousands of messages, one after the other, would keep the messages behind them waiting.
+func (w *window) allowsMove(u *unacked) bool { return !w.reopening && !w.waitsForMoves(u) }

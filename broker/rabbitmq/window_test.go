@@ -155,7 +155,7 @@ func TestPrefetchFollowsSize(t *testing.T) {
 }
 
 // Excluded messages leave room for others: when they take more than half of the prefetch count, the consumer
-// ends, and the next one has a count with room for as many again. Their size is bounded, and others are
+// ends, and no further message is moved before; the next one has a count with room for as many again. Their size is bounded, and others are
 // accepted up to the bound that they have without excluded ones.
 func TestExcludedMessages(t *testing.T) {
 	const most = 100
@@ -198,6 +198,9 @@ func TestExcludedMessages(t *testing.T) {
 		}
 		if err == nil && !w.mustReopen(&u) {
 			t.Fatalf("the consumer does not end although %d of %d messages are excluded", len(u.excluded), w.total())
+		}
+		if err == nil && w.allowsMove(&u) {
+			t.Fatal("further messages may be moved, and delay the end of the consumer")
 		}
 	}
 	if !errors.Is(err, broker.ErrTooManyExcluded) || u.excludedBytes > maxExcludedBytes || u.excludedBytes+bytesOf(d) <= maxExcludedBytes {
