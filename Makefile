@@ -82,7 +82,7 @@ unit: export GORACE := atexit_sleep_ms=20 $(GORACE)
 unit:
 	@if [ "$$(.ci/prerequisites "$(GO)")" = race ]; then set -- $(RACE); else set --; fi; \
 	$(CI) unit $(GO) test -vet=off -p 2 -skip 'Cost$$' $(SEQUENTIAL) -- \
-		$(GO) test -vet=off -gcflags=all=-dwarf=false "$$@" -p 6 -parallel 4 -timeout 20m $(LONGEST) $(CONCURRENT)
+		$(GO) test -vet=off -gcflags=all=-dwarf=false "$$@" -p 4 -parallel 4 -timeout 20m $(LONGEST) $(CONCURRENT)
 
 # The costs of parsers of untrusted input are exact without the race detector only.
 cost:

@@ -139,7 +139,7 @@ func TestGarbage(t *testing.T) {
 // A client that sends and never reads is not read from forever: the memory for it is
 // bounded. Others are served meanwhile, and the door can be closed.
 func TestNeverReadsReceipts(t *testing.T) {
-	h := newHouse(t, func(_ *Config, b *bounds) { b.pending, b.endTime = 64, 100*time.Millisecond })
+	h := newHouse(t, func(_ *Config, b *bounds) { b.pending, b.endTime = 64, 2*time.Second })
 	nc := h.dial()
 	fmt.Fprintf(nc, "CONNECT\naccept-version:1.2\npasscode:%s\n\n\x00", h.secret)
 	frame := []byte("SEND\ndestination:" + toPeer + "\ntype:AccountUpdate\ncontent-type:application/json\nreceipt:" +
@@ -166,7 +166,7 @@ func TestNeverReadsReceipts(t *testing.T) {
 // A subscriber that never reads holds at most its prefetch-count, others get the other
 // messages, and the door can be closed and return the held messages.
 func TestNeverReadsMessages(t *testing.T) {
-	h := newHouse(t, func(_ *Config, b *bounds) { b.endTime = 100 * time.Millisecond })
+	h := newHouse(t, func(_ *Config, b *bounds) { b.endTime = 2 * time.Second })
 	nc := h.dial()
 	fmt.Fprintf(nc, "CONNECT\naccept-version:1.2\npasscode:%s\n\n\x00", h.secret)
 	fmt.Fprint(nc, "SUBSCRIBE\nid:0\ndestination:/queue/accounts_in\nack:client\nprefetch-count:300\n\n\x00")
