@@ -202,8 +202,8 @@ func copyStore(ctx context.Context, path, to string, o CopyOptions) (err error) 
 	if err := checkCopyable(src, o.Owner); err != nil {
 		return err
 	}
-	if closed, err := src.number("SELECT closed FROM store"); err == nil && closed != 0 {
-		_ = src.keepWAL(false) // see removeWALAtClose
+	if closed, err := src.number("SELECT closed FROM store"); err == nil && closed != 0 && !isSpaceScarce(path, Options{freeBytes: freeBytes}) {
+		_ = src.keepWAL(false) // see releaseWALAtClose
 	}
 	if err := src.exec("PRAGMA query_only = ON; BEGIN"); err != nil {
 		return err

@@ -63,20 +63,28 @@ func quickCheck(ctx context.Context, c *conn) error {
 func (w *writeConn) recordOpen() error {
 	err := w.commitChange(func() error { return w.exec("UPDATE store SET closed = 0") })
 	if err == nil {
-		_, _ = w.checkpointRestart.number() // copies the log to the file, and, unlike truncateWAL, keeps the log's space, in case the disk is full
+		w.restartWAL() // copies the log to the file, and, unlike truncateWAL, keeps the log's space, in case the disk is full
 	}
 	return err
 }
 
 // recordClosed records that the service has closed the store.
 func (w *writeConn) recordClosed() {
-	_ = w.commitChange(func() error { return w.exec("UPDATE store SET closed = 1") })
+	change := func() error { return w.exec("UPDATE store SET closed = 1") }
+	if w.commitChange(change) != nil {
+		w.restartWAL() // the log may have frames up to its end, and the disk be full
+		_ = w.commitChange(change)
+	}
 }
 
-// removeWALAtClose lets SQLite remove the write-ahead log together with the last connection
+// releaseWALAtClose lets SQLite remove the write-ahead log together with the last connection
 // to the file, if the last service that has opened the store has closed it. It also removes
-// the record of the last token then.
-func (w *writeConn) removeWALAtClose() {
+// the record of the last token then. While the disk has little space, everything stays: see
+// walroom.go.
+func (w *writeConn) releaseWALAtClose() {
+	if w.keepWALIfScarce() {
+		return
+	}
 	if closed, err := w.number("SELECT closed FROM store"); err == nil && closed != 0 {
 		_ = w.keepWAL(false)
 		_ = os.Remove(w.path() + lastTokenSuffix)

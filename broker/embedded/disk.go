@@ -34,6 +34,7 @@ type disk struct {
 	minFree   int64                 // 0: no limits
 	freeBytes func() (int64, error) // bytes on the disk that are free
 	walBytes  func() int64          // size of the write-ahead log
+	keptWAL   int64                 // size in bytes to which the log is truncated
 	log       *slog.Logger
 
 	mu         sync.Mutex
@@ -47,7 +48,9 @@ type disk struct {
 // window is how many bytes messages of peers may have while the disk is almost full, and
 // how many bytes must be free on the disk for storing them. They take twice as much until
 // SQLite has checkpointed the write-ahead log.
-func (d *disk) window() int64 { return d.minFree / 16 }
+func (d *disk) window() int64 { return windowOf(d.minFree) }
+
+func windowOf(minFree int64) int64 { return minFree / 16 }
 
 // floor is how many bytes must remain free on the disk when messages of a kind are stored.
 func (d *disk) floor(k kind) int64 {
@@ -73,30 +76,10 @@ func (d *disk) walLimit() int64 {
 	return min(maxWAL, d.freeOnDisk/4)
 }
 
-// maxKeptWAL bounds keptWAL. A transaction that removes some hundred messages needs less.
-const maxKeptWAL = 1 << 20
-
-// keptWAL is the size in bytes to which the write-ahead log is truncated. While the disk has little
-// space, a part of the log stays, so that messages can be removed if another program uses up all the
-// space, that of the reserve included.
-func (d *disk) keptWAL() int64 {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return d.keptLocked()
-}
-
-// keptLocked is keptWAL for a caller that holds d.mu.
-func (d *disk) keptLocked() int64 {
-	if d.minFree <= 0 || !d.short {
-		return 0
-	}
-	return min(maxKeptWAL, d.window()/4) // less than walLimit
-}
-
 // walToCopy returns how many bytes of the write-ahead log the next checkpoint copies to the file, beyond
 // those that use the part of the log that is kept: that part needs space in the file, but took none on the
 // disk. The caller holds d.mu.
-func (d *disk) walToCopy() int64 { return max(d.walBytes()-d.keptLocked(), 0) }
+func (d *disk) walToCopy() int64 { return max(d.walBytes()-d.keptWAL, 0) }
 
 // measure measures the free space on the disk, sets d.freeOnDisk and d.short, and returns the
 // number of bytes. An error is not treated as a full disk: if the disk is full, writing fails.

@@ -45,8 +45,9 @@
 // only as fast as applications consume them, and when even less space is left, messages of
 // applications are refused with [ErrFull]. Removing needs space too, in the write-ahead log. So
 // when a transaction fails for lack of space, or would fail, its operations that remove, move
-// or bind are committed without the others; if that fails too, since another program has used
-// up all the space, a reserve file is deleted and they are tried again ([Options].Reserve).
+// or bind are committed without the others, in small transactions that overwrite each other in the
+// write-ahead log, a part of which is kept for that (walroom.go). If that fails too, a reserve file is
+// deleted and they are tried again ([Options].Reserve).
 // While there is little space, the log is not truncated completely: its rest is for removing, also
 // if that program takes the space of the reserve too.
 // SQLite does not report whether the reason of a write error is missing space, as with a quota,
@@ -314,6 +315,7 @@ func open(path string, opts Options) (*Store, error) {
 		minFree: opts.MinFree, log: s.log,
 		freeBytes: func() (int64, error) { return opts.freeBytes(filepath.Dir(path)) },
 		walBytes:  w.walBytes,
+		keptWAL:   w.keptWAL,
 	}
 	s.disk.warnIfSmall(opts.PeerQuota)
 	s.writer = &writer{
@@ -354,6 +356,9 @@ func (s *Store) closeOnce() error {
 	s.readers.close()
 	if s.writer.shrinks && err == nil && !s.writer.ioFailed {
 		s.writer.db.recordClosed()
+	}
+	if s.writer.reserve.missing || isFull(s.writer.lastError()) {
+		s.writer.db.isSpaceScarce = func() bool { return true } // the free space does not account for a quota
 	}
 	// The last connection checkpoints the write-ahead log.
 	err = cmp.Or(err, s.writer.db.close())

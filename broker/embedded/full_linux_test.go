@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -462,9 +463,7 @@ func TestOpenOnFullQuota(t *testing.T) {
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.Remove(path + "-reserve"); err != nil && !errors.Is(err, os.ErrNotExist) {
-		t.Fatal(err)
-	}
+	removeRoom(t, path)
 	fillDisk(t, filepath.Join(dir, "more"))
 	_, err := Open(path, o)
 	if !errors.Is(err, ErrFull) || !strings.Contains(err.Error(), "make room") {
@@ -558,9 +557,19 @@ func TestShrinksInLittleSpace(t *testing.T) {
 	eventually(t, "a small file", func() bool { return sizeOf(path) < 1<<20 })
 }
 
-// A store that is closed without its reserve, because the disk was full, leaves a small
-// reserve in the space of its write-ahead log: it can be opened again on the full disk,
-// and messages can be consumed. Without the small reserve, Open fails with the reason.
+// removeRoom removes the files in which a closed store holds space on a full disk.
+func removeRoom(t *testing.T, store string) {
+	t.Helper()
+	for _, suffix := range []string{"-reserve", "-wal", "-shm"} {
+		if err := os.Remove(store + suffix); err != nil && !errors.Is(err, os.ErrNotExist) {
+			t.Fatal(err)
+		}
+	}
+}
+
+// A store that is closed without its reserve, because the disk was full, keeps its write-ahead
+// log: it can be opened again on the full disk, and messages can be consumed. Without the log, Open
+// fails with the reason.
 func TestOpenWithoutReserve(t *testing.T) {
 	t.Parallel()
 	dir := smallDisk(t, "48m")
@@ -587,7 +596,7 @@ func TestOpenWithoutReserve(t *testing.T) {
 	}); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "without its log", func() bool { return sizeOf(path+"-wal") <= s.disk.keptWAL() })
+	eventually(t, "without its log", func() bool { return sizeOf(path+"-wal") <= s.disk.keptWAL })
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
@@ -608,9 +617,7 @@ func TestOpenWithoutReserve(t *testing.T) {
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.Remove(path + "-reserve"); err != nil {
-		t.Fatal(err)
-	}
+	removeRoom(t, path)
 	fillDisk(t, filepath.Join(dir, "still more"))
 	_, err := Open(path, opts)
 	if !errors.Is(err, ErrFull) || !strings.Contains(err.Error(), "make room") {
@@ -657,5 +664,205 @@ func TestConsumeWithoutReserve(t *testing.T) {
 		case <-time.After(30 * time.Second):
 			t.Fatalf("message %d of %d is not removed: %v", n+1, count, s.Health())
 		}
+	}
+}
+
+// taker is another program that uses up whatever is free on a disk.
+type taker struct {
+	mu   sync.Mutex
+	file *os.File
+}
+
+func newTaker(t *testing.T, file string) *taker {
+	t.Helper()
+	f, err := os.Create(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { f.Close() })
+	return &taker{file: f}
+}
+
+// take uses up what is free now.
+func (k *taker) take() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for _, size := range []int{1 << 20, 4 << 10} {
+		for err := error(nil); err == nil; {
+			_, err = k.file.Write(make([]byte, size))
+		}
+	}
+}
+
+// takeAlways uses up what becomes free at any moment, until stop is called.
+func (k *taker) takeAlways() (stop func()) {
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		for ctx.Err() == nil {
+			k.take()
+		}
+	}()
+	return func() { cancel(); <-ended }
+}
+
+// options are those of a service. Between a step that frees space and the step that would use it, the
+// space is taken.
+func (k *taker) options() Options {
+	return Options{
+		MinFree: takenMinFree, Reserve: takenReserve, Service: true, diskCheckInterval: time.Millisecond,
+		Logger: slog.New(slog.DiscardHandler),
+		freeBytes: func(dir string) (int64, error) {
+			k.take()
+			return freeBytes(dir)
+		},
+		writeReserve: func(path string, content []byte) error {
+			k.take()
+			return writeReserve(path, content)
+		},
+		tryWriting: func(store string, size int) error {
+			k.take()
+			return tryWriting(store, size)
+		},
+	}
+}
+
+const (
+	takenMinFree = 56 << 20  // more than the disk has: the messages are stored while it has little space
+	takenReserve = 512 << 10 // not more than the log, so that an attempt to make it may truncate the log
+	takenCount   = 300       // messages in the store
+)
+
+// receiveInChild receives takenCount messages, one in a transaction, and waits to be killed.
+func receiveInChild(path string) error {
+	s, err := Open(path, Options{MinFree: takenMinFree, Reserve: takenReserve, Service: true})
+	if err != nil {
+		return err
+	}
+	if err := receiveTaken(s); err != nil {
+		return err
+	}
+	printLine("received")
+	select {}
+}
+
+// receiveTaken receives takenCount messages, one in a transaction.
+func receiveTaken(s *Store) error {
+	stored := make(chan error)
+	p, err := s.Publish(context.Background(), func(_ uint64, err error) { stored <- err })
+	if err != nil {
+		return err
+	}
+	defer p.Close()
+	for range takenCount {
+		m := broker.Incoming{Peer: "a", Exchange: "accounts_in", Type: "T", Body: make([]byte, 1000)}
+		if err := p.Publish(context.Background(), &m); err != nil {
+			return err
+		}
+		if err := <-stored; err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// consumeTaken opens a store while a program uses up all space, consumes all messages, each in a
+// transaction, and closes the store.
+func consumeTaken(t *testing.T, path string, k *taker, count int) {
+	t.Helper()
+	k.take()
+	stop := k.takeAlways()
+	defer stop()
+	s := openFile(t, path, k.options())
+	sub := subscribe(t, s, "accounts_in")
+	for n := range count {
+		_, seqs := take(t, sub, 1)
+		removed := make(chan error, 1)
+		if err := sub.Ack(seqs, func(err error) { removed <- err }); err != nil {
+			t.Fatal(err)
+		}
+		select {
+		case err := <-removed:
+			if err != nil {
+				t.Fatal(err)
+			}
+		case <-time.After(30 * time.Second):
+			t.Fatalf("message %d of %d is not removed: %v", n+1, count, s.Health())
+		}
+	}
+	sub.Close()
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// A service that was stopped on a full disk starts again, and its messages are consumed, although
+// another program has used up the space of the reserve, and uses up whatever is free at any moment. A
+// command or a service that has opened the store meanwhile does not change that.
+func TestStoppedOnTakenDisk(t *testing.T) {
+	t.Parallel()
+	dir := smallDisk(t, "48m")
+	path := filepath.Join(dir, "messages.db")
+	k := newTaker(t, filepath.Join(dir, "taken"))
+	o := k.options()
+	o.freeBytes, o.tryWriting, o.diskCheckInterval = freeBytes, tryWriting, time.Hour
+	o.writeReserve = func(path string, content []byte) error {
+		if _, err := os.Stat(path + "-taken"); err == nil {
+			k.take()
+		}
+		return writeReserve(path, content)
+	}
+	s := openFile(t, path, o)
+	if err := receiveTaken(s); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(path+"-reserve", path+"-reserve-taken"); err != nil {
+		t.Fatal(err)
+	}
+	k.take()
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	k.take()
+	consumeTaken(t, path, k, takenCount/3)
+	command := k.options()
+	command.Service, command.MinFree, command.Reserve = false, 0, 0
+	if err := openFile(t, path, command).Close(); err != nil {
+		t.Fatal(err)
+	}
+	consumeTaken(t, path, k, takenCount-takenCount/3)
+}
+
+// The same holds after the service was killed.
+func TestKilledOnTakenDisk(t *testing.T) {
+	t.Parallel()
+	dir := smallDisk(t, "48m")
+	path := filepath.Join(dir, "messages.db")
+	killAfter(t, startChild(t, "receive", path), 1)
+	if err := os.Rename(path+"-reserve", filepath.Join(dir, "reserve-taken")); err != nil {
+		t.Fatal(err)
+	}
+	k := newTaker(t, filepath.Join(dir, "taken"))
+	consumeTaken(t, path, k, takenCount/3)
+	consumeTaken(t, path, k, takenCount-takenCount/3)
+}
+
+// When a store is opened on a full disk, SQLite does not truncate its shared memory, but uses nothing
+// that was in it before a crash.
+func TestSharedMemoryKept(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(smallDisk(t, "48m"), "messages.db")
+	killAfter(t, startChild(t, "receive", path), 1)
+	const size = 64 << 10 // more than SQLite needs
+	if err := os.WriteFile(path+"-shm", bytes.Repeat([]byte{0xa5}, size), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s := openFile(t, path, Options{MinFree: 1 << 40, Service: true})
+	if got := sizeOf(path + "-shm"); got < size {
+		t.Errorf("the shared memory was truncated to %d bytes", got)
+	}
+	if depth := statsOf(t, s, "accounts_in").Depth; depth != takenCount {
+		t.Errorf("got %d messages, want %d", depth, takenCount)
 	}
 }

@@ -19,6 +19,9 @@ func runChild(task string) error {
 	if words[0] == "backup" || words[0] == "restore" {
 		return copyInChild(words[0], words[1], words[2])
 	}
+	if words[0] == "receive" {
+		return receiveInChild(words[1])
+	}
 	s, err := Open(words[1], Options{MaxPending: 100})
 	if err != nil {
 		return err

@@ -67,11 +67,13 @@ func (w *writer) setRetry() {
 	w.retry = time.Now().Add(w.pause)
 }
 
-// checkDisk shrinks the file, creates a missing reserve if there is space, and measures the
-// free space. Read errors are ignored: they recur in the next transaction, which reports
+// checkDisk makes the write-ahead log as long as it must be, shrinks the file, creates a missing reserve
+// if there is space, and measures the free space. Read errors are ignored: they recur in the next transaction, which reports
 // them.
 func (w *writer) checkDisk() {
-	w.db.keptWAL = w.disk.keptWAL()
+	if w.shrinks {
+		_ = w.db.growWAL()
+	}
 	freeInFile, err := w.db.freeInFile()
 	if err == nil && w.shrinks {
 		freeInFile, err = w.shrinkFile(freeInFile)
@@ -84,6 +86,7 @@ func (w *writer) checkDisk() {
 		w.createReserve()
 	}
 	w.disk.check(freeInFile, &w.reserve)
+	w.copyWALIfShort()
 }
 
 // createReserve creates the reserve if there is space, and then makes the next attempt to write

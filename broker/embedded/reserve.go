@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"syscall"
@@ -112,9 +111,8 @@ func (o Options) whyNotOpened(store string, err error) error {
 	return o.tryWriting(store, spaceToOpen)
 }
 
-// createAtClose creates a small reserve if the reserve is missing when the store is closed,
-// in the space that the write-ahead log occupied, so that the store can be opened on a full
-// disk.
+// createAtClose creates a small reserve if the reserve is missing when the store is closed, so that
+// the store can be opened on a full disk.
 func (r *reserve) createAtClose() {
 	if !r.missing {
 		return
@@ -133,7 +131,7 @@ func (r *reserve) remove() {
 }
 
 // create creates the file if it is missing, unless the pause after the last failure is not
-// over. Its content is random, since some file systems allocate no blocks for zeros.
+// over.
 func (r *reserve) create() error {
 	if !r.missing {
 		return nil
@@ -141,10 +139,7 @@ func (r *reserve) create() error {
 	if time.Now().Before(r.nextTry) {
 		return r.err
 	}
-	content := make([]byte, r.size)
-	random := rand.NewChaCha8([32]byte{})
-	_, _ = random.Read(content)
-	err := r.write(r.path, content)
+	err := r.write(r.path, randomContent(r.size))
 	r.missing, r.err, r.nextTry = err != nil, nil, time.Time{}
 	switch {
 	case err == nil:

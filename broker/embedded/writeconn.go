@@ -37,8 +37,11 @@ type writeConn struct {
 	// retryTruncateAt is the size of the write-ahead log, in bytes, at which truncating it is
 	// tried again; 0 if the last attempt succeeded.
 	retryTruncateAt int64
-	// keptWAL is the size in bytes to which the log is truncated.
+	// keptWAL is the size in bytes to which the log is truncated; see walroom.go.
 	keptWAL int64
+	// isSpaceScarce reports whether the disk has so little space that the log stays as it is when the
+	// connection is closed.
+	isSpaceScarce func() bool
 
 	epoch      int64  // of the messages stored by this connection; see identity.go
 	token      uint32 // of the last transaction; see pair.go
@@ -48,6 +51,7 @@ type writeConn struct {
 
 	begin, commit, rollback               *stmt
 	checkpointTruncate, checkpointRestart *stmt // return 1 if another connection prevents truncating or restarting
+	checkpointPassive                     *stmt // copies what no reader prevents from being copied
 	dataVersion                           *stmt
 	freePages                             *stmt
 	applicationID                         *stmt
@@ -72,65 +76,88 @@ func openWriteConn(path string, opts Options) (*writeConn, error) {
 	if err := checkPair(path); err != nil {
 		return nil, err
 	}
+	isSpaceScarce := func() bool { return isSpaceScarce(path, opts) }
+	if isSpaceScarce() {
+		defer keepSharedMemory(path + "-shm")() // SQLite has locked it then
+	}
 	c, err := openConn(path)
 	if err != nil {
 		return nil, err
 	}
-	w := &writeConn{conn: c, fairLock: newFairLock(path), walPath: path + "-wal", epoch: newEpoch()}
-	if err := prepareFile(c, opts.Service); err != nil {
+	w := &writeConn{
+		conn: c, fairLock: newFairLock(path), walPath: path + "-wal", epoch: newEpoch(),
+		keptWAL: keptWAL(opts), isSpaceScarce: isSpaceScarce,
+	}
+	if err := w.open(path, opts); err != nil {
+		w.keepWALIfScarce()
 		c.close()
 		return nil, err
-	}
-	if err := checkOwner(c, opts.Owner, opts.Service); err != nil {
-		c.close()
-		return nil, err
-	}
-	if opts.Service {
-		if err := checkDamage(c); err != nil {
-			c.close()
-			return nil, err
-		}
-		if err := makeShrinkable(c); err != nil {
-			opts.Logger.Warn("the message store cannot release free space to the disk yet", "err", err)
-		}
-	}
-	if err := w.prepareStatements(); err != nil {
-		c.close()
-		return nil, err
-	}
-	if opts.Service {
-		if err := w.openForService(path, opts); err != nil {
-			c.close()
-			return nil, err
-		}
-	}
-	// SQLite creates the write-ahead log with the first read.
-	if _, err := w.allQueues.number(); err != nil {
-		c.close()
-		return nil, err
-	}
-	for _, file := range []string{path, w.walPath} {
-		p, err := newFileIdentity(file)
-		if err != nil {
-			c.close()
-			return nil, err
-		}
-		w.files = append(w.files, p)
 	}
 	return w, nil
 }
 
-// openForService records in the file that a service has opened the store. It returns an error only
-// for missing access.
+// open checks and prepares the file for openWriteConn.
+func (w *writeConn) open(path string, opts Options) error {
+	if err := prepareFile(w.conn, opts.Service); err != nil {
+		return err
+	}
+	if err := checkOwner(w.conn, opts.Owner, opts.Service); err != nil {
+		return err
+	}
+	if opts.Service {
+		if err := checkDamage(w.conn); err != nil {
+			return err
+		}
+		if err := makeShrinkable(w.conn); err != nil {
+			opts.Logger.Warn("the message store cannot release free space to the disk yet", "err", err)
+		}
+	}
+	if err := w.prepareStatements(); err != nil {
+		return err
+	}
+	if opts.Service {
+		if err := w.openForService(path, opts); err != nil {
+			return err
+		}
+	}
+	// SQLite creates the write-ahead log with the first read.
+	if _, err := w.allQueues.number(); err != nil {
+		return err
+	}
+	return w.identifyFiles(path)
+}
+
+// identifyFiles sets w.files.
+func (w *writeConn) identifyFiles(path string) error {
+	for _, file := range []string{path, w.walPath} {
+		p, err := newFileIdentity(file)
+		if err != nil {
+			return err
+		}
+		w.files = append(w.files, p)
+	}
+	return nil
+}
+
+// openForService records in the file that a service has opened the store, and makes the write-ahead
+// log at least w.keptWAL bytes long. It returns an error only for missing access.
 func (w *writeConn) openForService(path string, opts Options) error {
 	err := w.recordOpen()
+	if err != nil {
+		// The log may have frames up to its end, as after a crash. Restarting it needs no space if
+		// the file has these pages already.
+		w.restartWAL()
+		err = w.recordOpen()
+	}
 	if err != nil && opts.makeRoomToOpen(path, err) {
+		w.restartWAL()
 		err = w.recordOpen()
 	}
 	if isAccessError(err) {
 		// SQLite has opened a file for reading only, and would not open it again.
 		return err
 	}
+	_ = w.growWAL() // tried again by each check of the disk
 	return nil
 }
 
@@ -159,6 +186,7 @@ func (w *writeConn) prepareStatements() error {
 	w.checkpointTruncate = p.stmt("PRAGMA wal_checkpoint(TRUNCATE)")
 	w.applicationID = p.stmt("PRAGMA application_id")
 	w.checkpointRestart = p.stmt("PRAGMA wal_checkpoint(RESTART)")
+	w.checkpointPassive = p.stmt("PRAGMA wal_checkpoint(PASSIVE)")
 	w.freePages = p.stmt("PRAGMA freelist_count")
 	w.allQueues = p.stmt("SELECT id, name, next_seq FROM queues")
 	w.allBindings = p.stmt("SELECT peer, exchange, binding_key, fanout, queue FROM bindings")
@@ -190,7 +218,7 @@ func (w *writeConn) path() string { return strings.TrimSuffix(w.walPath, "-wal")
 
 func (w *writeConn) close() error {
 	w.fairLock.close()
-	w.removeWALAtClose()
+	w.releaseWALAtClose()
 	return w.conn.close()
 }
 

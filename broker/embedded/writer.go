@@ -297,11 +297,6 @@ func (w *writer) recordFailedWrite(ops []op, err error) []op {
 	return ops
 }
 
-// restartWAL checkpoints and restarts the write-ahead log, so that its space is reused.
-// Errors are ignored, as those of most calls of truncateWAL: SQLite then keeps the log, and copies
-// its pages to the file again in the next checkpoint.
-func (w *writer) restartWAL() { _, _ = w.db.checkpointRestart.number() }
-
 // write commits operations in one transaction. If it succeeds, write reports the results to
 // the callers and notifies consumers; otherwise it finishes no operation, and all of them
 // can be tried again.
@@ -368,7 +363,9 @@ func (w *writer) attempt(ops []op) (t *tx, err error) {
 	if _, err := w.db.commit.exec(); err != nil {
 		return nil, err
 	}
-	w.db.keptWAL = w.disk.keptWAL()
+	if needOf(ops).kind != maintenance {
+		w.copyWALIfShort()
+	}
 	if err := w.db.boundWAL(w.disk.walLimit()); err != nil {
 		w.log.Warn("the write-ahead log of the message store can not be truncated, and may grow", "err", err)
 	}
