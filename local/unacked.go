@@ -7,6 +7,7 @@ import (
 	"strings"
 	"sync"
 
+	"peerlink/internal/sorted"
 	"peerlink/internal/wait"
 )
 
@@ -194,21 +195,8 @@ func (u *unacked) restore(messages []held) {
 	}
 	if len(dropped) > 0 {
 		slices.SortFunc(dropped, byTag)
-		u.held, u.first = merge(u.held[u.first:], dropped), 0
+		u.held, u.first = sorted.Merge(u.held[u.first:], dropped, byTag), 0
 	}
-}
-
-// merge returns the messages of two lists with growing tags in one.
-func merge(a, b []held) []held {
-	list := make([]held, 0, len(a)+len(b))
-	for len(a) > 0 && len(b) > 0 {
-		if a[0].tag < b[0].tag {
-			list, a = append(list, a[0]), a[1:]
-		} else {
-			list, b = append(list, b[0]), b[1:]
-		}
-	}
-	return append(append(list, a...), b...)
 }
 
 // ackID returns the value of the ack header, with which the client acknowledges a

@@ -3,7 +3,6 @@ package embedded
 import (
 	"cmp"
 	"context"
-	"database/sql/driver"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -23,7 +22,7 @@ type CopyOptions struct {
 	// Owner identifies the node, as [Options].Owner. A store of another owner, or of none, is
 	// neither copied nor restored.
 	Owner string
-	// Replace allows Backup to replace an existing file.
+	// Replace allows Backup to replace an existing file that is a backup, damaged or not, or empty.
 	Replace bool
 	// Progress, unless nil, is called with the number of bytes copied so far, and the number of all bytes
 	// to copy. When they are equal, all bytes are copied, and the copy is being checked.
@@ -134,13 +133,17 @@ func existingFile(path string) (string, error) {
 }
 
 // backupTarget returns the path of the file to create or replace. It returns an error if that file exists and
-// must not be replaced, or is a file of the store itself.
+// must not be replaced, is a file of the store itself, or no backup, or if to is a symbolic link that
+// another user may have made.
 func backupTarget(store, to string, replace bool) (string, error) {
 	if isOfStore(store, to) {
 		return "", fmt.Errorf("%s is a file of the message store itself: name another file for the backup", to)
 	}
 	if !replace {
 		return to, durable.CheckAbsent(to)
+	}
+	if err := durable.CheckLink(to); err != nil {
+		return "", err
 	}
 	to, err := durable.Target(to)
 	if err != nil {
@@ -155,8 +158,24 @@ func backupTarget(store, to string, replace bool) (string, error) {
 		return "", fmt.Errorf("%s is no regular file: name another file for the backup", to)
 	case isOfStore(store, to):
 		return "", fmt.Errorf("%s is a file of the message store itself: name another file for the backup", to)
+	case info.Size() > 0 && !isBackup(to):
+		return "", fmt.Errorf("%s is no backup of a message store, and is not replaced: name another file for the backup, or remove this one", to)
 	}
 	return to, nil
+}
+
+// isBackup reports whether a file is a backup, of any version and owner, damaged or not.
+func isBackup(path string) bool {
+	c, err := openCopied(path)
+	if err != nil {
+		return false
+	}
+	defer c.close()
+	_, err = fileVersion(c)
+	if err == nil {
+		err = checkTables(c)
+	}
+	return !errors.Is(err, errNotStore) && !isAccessError(err)
 }
 
 // storeSuffixes are what the names of a store's files have after the name of the store itself.
@@ -193,53 +212,83 @@ func removeOldLeftovers(to string) {
 
 // copyStore copies the pages of a store, as they are at one moment, to an empty file. It does not sync
 // the file at the end.
-func copyStore(ctx context.Context, path, to string, o CopyOptions) (err error) {
-	src, err := openConn(path)
+func copyStore(ctx context.Context, path, to string, o CopyOptions) error {
+	src, err := openSource(path, o.Owner)
 	if err != nil {
 		return err
 	}
 	defer src.close()
-	if err := checkCopyable(src, o.Owner); err != nil {
+	size, err := src.beginCopy()
+	if err != nil {
 		return err
+	}
+	if err := checkSpace(filepath.Dir(to), size); err != nil {
+		return err
+	}
+	if err := copyPages(ctx, src, path, to, size, o); err != nil {
+		return err
+	}
+	o.progress(size, size)
+	return nil
+}
+
+// openSource opens a connection to a store of this owner, to copy the store.
+func openSource(path, owner string) (_ *conn, err error) {
+	src, err := openConn(path)
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			src.close()
+		}
+	}()
+	version, err := fileVersion(src)
+	if err != nil {
+		return nil, err
+	}
+	if err := checkCopyable(src, version, owner); err != nil {
+		return nil, err
 	}
 	if closed, err := src.number("SELECT closed FROM store"); err == nil && closed != 0 && !isSpaceScarce(path, Options{freeBytes: freeBytes}) {
 		_ = src.keepWAL(false) // see releaseWALAtClose
 	}
-	if err := src.exec("PRAGMA query_only = ON; BEGIN"); err != nil {
-		return err
+	return src, nil
+}
+
+// beginCopy begins the read transaction that fixes the moment of a copy, and returns its size in bytes.
+func (c *conn) beginCopy() (int64, error) {
+	if err := c.exec("PRAGMA query_only = ON; BEGIN"); err != nil {
+		return 0, err
 	}
-	pages, err := src.number("SELECT page_count FROM pragma_page_count, store") // begins the read transaction, and so fixes the moment
-	if err != nil {
-		return err
-	}
-	size, err := src.number("PRAGMA page_size")
-	if err != nil {
-		return err
-	}
-	if err := checkSpace(filepath.Dir(to), pages*size); err != nil {
-		return err
-	}
+	return c.number("SELECT page_count * page_size FROM pragma_page_count, pragma_page_size, store") // reads the file, which begins the transaction
+}
+
+// copyPages copies what the read transaction of src sees of the store at path, size bytes, to an empty
+// file.
+func copyPages(ctx context.Context, src *conn, path, to string, size int64, o CopyOptions) error {
 	out, err := os.OpenFile(to, os.O_RDWR, 0)
 	if err != nil {
 		return err
 	}
 	defer out.Close()
-	wal := newWALLimit(path, pages*size)
 	uri, err := uriOf(to, copyPragmas)
 	if err != nil {
 		return err
 	}
+	pageSize, err := src.number("PRAGMA page_size")
+	if err != nil {
+		return err
+	}
+	wal := newWALLimit(path, size)
 	b, err := src.raw.(interface {
 		NewBackup(uri string) (*sqlite.Backup, error)
 	}).NewBackup(uri)
 	if err != nil {
 		return err
 	}
-	err = stepThrough(ctx, b, wal, out.Sync, func(done, total int) { o.progress(int64(done)*size, int64(total)*size) })
-	if err = cmp.Or(err, b.Finish()); err == nil {
-		o.progress(pages*size, pages*size)
-	}
-	return err
+	err = stepThrough(ctx, b, wal, out.Sync, func(done, total int) { o.progress(int64(done)*pageSize, int64(total)*pageSize) })
+	return cmp.Or(err, b.Finish())
 }
 
 // stepThrough copies pages until all are copied. It calls progress with the number of pages copied so far, and
@@ -264,13 +313,9 @@ func stepThrough(ctx context.Context, b *sqlite.Backup, wal walLimit, sync func(
 // syncs, because no other process uses the copy, and it is discarded after an error.
 const copyPragmas = "nolock=1&_pragma=journal_mode(OFF)&_pragma=synchronous(OFF)"
 
-// checkCopyable returns an error unless the file is a store of this owner that this program can read.
-func checkCopyable(c *conn, owner string) error {
-	version, err := fileVersion(c)
-	switch {
-	case err != nil:
-		return err
-	case version < ownerVersion:
+// checkCopyable returns an error unless the file, a store with this schema version, is of this owner.
+func checkCopyable(c *conn, version int64, owner string) error {
+	if version < ownerVersion {
 		return fmt.Errorf("%w: its schema version is %d, which does not record the node that it belongs to: start the service of this version with it once, and then make the backup", errOlder, version)
 	}
 	recorded, err := storedOwner(c)
@@ -346,30 +391,36 @@ func changeCopy(path, sql string) error {
 // checkCopy checks a copy that is not open: that it is a store of this owner, was closed, and is not
 // damaged. It returns what it contains.
 func checkCopy(ctx context.Context, path, owner string) (Content, error) {
-	c, err := openConnURI(path, "mode=ro&immutable=1&_pragma=trusted_schema(OFF)&_pragma=cell_size_check(ON)")
+	c, err := openCopied(path)
 	if err != nil {
 		return Content{}, err
 	}
 	defer c.close()
-	// Before anything is read from the tables: a definition can make reading a row run any computation.
-	if _, err := fileVersion(c); err != nil {
+	version, err := fileVersion(c)
+	if err != nil {
 		return Content{}, err
 	}
+	// Before anything is read from the tables: a definition can make reading a row run any computation.
 	if err := checkTables(c); err != nil {
 		return Content{}, err
 	}
-	if err := checkCopyable(c, owner); err != nil {
+	if err := checkCopyable(c, version, owner); err != nil {
 		return Content{}, err
 	}
 	if closed, err := c.number("SELECT closed FROM store"); err != nil || closed == 0 {
 		return Content{}, cmp.Or(err, fmt.Errorf("%w: it was copied while a service had it open, so messages may be missing; a copy is made with \"peerlink state backup\", or of the whole state folder while no service runs", errMixed))
 	}
-	if err := checkIntegrity(ctx, c); err != nil {
+	if err := runCheck(ctx, c, "integrity_check"); err != nil {
 		return Content{}, err
 	}
 	content, err := contentOf(c)
 	content.Bytes = sizeOf(path)
 	return content, err
+}
+
+// openCopied opens a connection that reads a copy that no process changes, and trusts nothing in it.
+func openCopied(path string) (*conn, error) {
+	return openConnURI(path, "mode=ro&immutable=1&_pragma=trusted_schema(OFF)&_pragma=cell_size_check(ON)")
 }
 
 // checkTables returns [errNotStore] unless the file has the tables of a store, and nothing else that SQLite
@@ -393,29 +444,6 @@ func checkTables(c *conn) error {
 
 // strangeDefinition is an SQL condition for definitions of tables that this program does not make.
 const strangeDefinition = "length(sql) > 4096 OR sql LIKE '%conflict%' OR sql LIKE '%generated%' OR sql LIKE '%check%' OR sql LIKE '%collate%' OR sql LIKE '%references%'"
-
-// checkIntegrity looks through the whole file, and returns [errDamaged] if it is damaged.
-func checkIntegrity(ctx context.Context, c *conn) error {
-	s, err := c.prepare("PRAGMA integrity_check(1)")
-	if err != nil {
-		return err
-	}
-	defer s.close()
-	found := ""
-	err = s.queryContext(ctx, func(cols []driver.Value) bool {
-		found = text(cols[0])
-		return false
-	})
-	switch {
-	case ctx.Err() != nil:
-		return ctx.Err()
-	case err != nil:
-		return err
-	case found != "ok":
-		return fmt.Errorf("%w: %s", errDamaged, found)
-	}
-	return nil
-}
 
 // contentOf returns what a store contains, without Bytes.
 func contentOf(c *conn) (content Content, err error) {

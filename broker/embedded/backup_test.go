@@ -1,6 +1,7 @@
 package embedded
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -215,7 +216,9 @@ func TestBackupRefused(t *testing.T) {
 	}
 	dir := t.TempDir()
 	old := filepath.Join(dir, "old")
-	if err := os.WriteFile(old, []byte("old"), 0o600); err != nil {
+	copyFile(t, makeBackup(t, s.path), old)
+	before, err := os.ReadFile(old)
+	if err != nil {
 		t.Fatal(err)
 	}
 	cancelled, cancel := context.WithCancel(testContext(t))
@@ -257,8 +260,8 @@ func TestBackupRefused(t *testing.T) {
 		if names := fileNames(t, dir); !slices.Equal(names, []string{"old"}) {
 			t.Errorf("%s: the folder contains %q", tt.name, names)
 		}
-		if data, err := os.ReadFile(old); err != nil || string(data) != "old" {
-			t.Errorf("%s: the existing file is %q, %v", tt.name, data, err)
+		if data, err := os.ReadFile(old); err != nil || !bytes.Equal(data, before) {
+			t.Errorf("%s: the existing file was changed, %v", tt.name, err)
 		}
 	}
 	if _, err := Backup(testContext(t), s.path, old, CopyOptions{Owner: "me", Replace: true}); err != nil {
@@ -269,6 +272,69 @@ func TestBackupRefused(t *testing.T) {
 	}
 	if _, err := checkCopy(testContext(t), old, "me"); err != nil {
 		t.Error(err)
+	}
+}
+
+// With Replace, an existing file is replaced only if it is a backup, damaged or not, or empty, and through
+// a symbolic link only if no other user can have made that.
+func TestBackupReplaces(t *testing.T) {
+	s := openOwned(t, filepath.Join(t.TempDir(), "messages.db"))
+	dir := t.TempDir()
+	file, backup := filepath.Join(dir, "file"), makeBackup(t, s.path)
+	o := CopyOptions{Owner: "me", Replace: true}
+	write := func(content []byte) {
+		t.Helper()
+		if err := os.WriteFile(file, content, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	whole, err := os.ReadFile(backup)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, content := range map[string][]byte{"a backup": whole, "half of one": whole[:len(whole)/2], "an empty file": nil} {
+		write(content)
+		if _, err := Backup(testContext(t), s.path, file, o); err != nil {
+			t.Errorf("%s is not replaced: %v", name, err)
+		}
+	}
+	if err := os.Remove(file); err != nil {
+		t.Fatal(err)
+	}
+	for name, change := range map[string]func(){
+		"text":                func() { write([]byte("a text")) },
+		"zeros":               func() { write(make([]byte, 8192)) },
+		"of another program":  func() { write(whole); runSQL(t, file, "CREATE TABLE another (a)") },
+		"another user's link": func() { linkOfOther(t, file, backup) },
+	} {
+		change()
+		before, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := Backup(testContext(t), s.path, file, o); err == nil {
+			t.Errorf("%s: replaced", name)
+		}
+		if after, err := os.ReadFile(file); err != nil || !bytes.Equal(before, after) {
+			t.Errorf("%s: changed, %v", name, err)
+		}
+		if err := os.Remove(file); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// linkOfOther makes a symbolic link of another user in a folder where everybody can make one.
+func linkOfOther(t *testing.T, link, to string) {
+	t.Helper()
+	if err := os.Chmod(filepath.Dir(link), 0o777|fs.ModeSticky); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(to, link); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Lchown(link, 12345, 12345); err != nil {
+		t.Skipf("skipped: a symbolic link of another user (%v)", err)
 	}
 }
 

@@ -34,13 +34,26 @@ func checkDamage(c *conn) error {
 // quickCheck checks the file for damage, until ctx is done, and for at most damageTime. It
 // returns [errDamaged] if the file is damaged, and nil if no damage was found by then.
 func quickCheck(ctx context.Context, c *conn) error {
-	s, err := c.prepare("PRAGMA quick_check(1)")
+	ctx, cancel := context.WithTimeout(ctx, damageTime)
+	defer cancel()
+	err := runCheck(ctx, c, "quick_check")
+	switch {
+	case ctx.Err() != nil:
+		return nil
+	case errors.Is(err, errDamaged):
+		return fmt.Errorf("%w; %s", err, damageAdvice)
+	}
+	return err
+}
+
+// runCheck looks through the file with SQLite's "quick_check" or "integrity_check", and returns
+// [errDamaged] if it finds damage, or the error of ctx.
+func runCheck(ctx context.Context, c *conn, pragma string) error {
+	s, err := c.prepare("PRAGMA " + pragma + "(1)")
 	if err != nil {
 		return err
 	}
 	defer s.close()
-	ctx, cancel := context.WithTimeout(ctx, damageTime)
-	defer cancel()
 	found := ""
 	err = s.queryContext(ctx, func(cols []driver.Value) bool {
 		found = text(cols[0])
@@ -48,11 +61,11 @@ func quickCheck(ctx context.Context, c *conn) error {
 	})
 	switch {
 	case ctx.Err() != nil:
-		return nil
+		return ctx.Err()
 	case err != nil:
 		return err
 	case found != "ok":
-		return fmt.Errorf("%w: %s; %s", errDamaged, found, damageAdvice)
+		return fmt.Errorf("%w: %s", errDamaged, found)
 	}
 	return nil
 }

@@ -41,6 +41,45 @@ func runChild(task string) error {
 	return fmt.Errorf("unknown task %q", task)
 }
 
+const (
+	takenMinFree = 56 << 20  // more than the disk has: the messages are stored while it has little space
+	takenReserve = 512 << 10 // not more than the log, so that an attempt to make it may truncate the log
+	takenCount   = 300       // messages in the store
+)
+
+// receiveInChild receives takenCount messages, one in a transaction, and waits to be killed.
+func receiveInChild(path string) error {
+	s, err := Open(path, Options{MinFree: takenMinFree, Reserve: takenReserve, Service: true})
+	if err != nil {
+		return err
+	}
+	if err := receiveTaken(s); err != nil {
+		return err
+	}
+	printLine("received")
+	select {}
+}
+
+// receiveTaken receives takenCount messages, one in a transaction.
+func receiveTaken(s *Store) error {
+	stored := make(chan error)
+	p, err := s.Publish(context.Background(), func(_ uint64, err error) { stored <- err })
+	if err != nil {
+		return err
+	}
+	defer p.Close()
+	for range takenCount {
+		m := broker.Incoming{Peer: "a", Exchange: "accounts_in", Type: "T", Body: make([]byte, 1000)}
+		if err := p.Publish(context.Background(), &m); err != nil {
+			return err
+		}
+		if err := <-stored; err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // printLine writes a line to the parent immediately.
 func printLine(args ...any) { fmt.Fprintln(os.Stdout, args...) }
 

@@ -1,12 +1,14 @@
 package embedded
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
 	"sync"
 
 	"peerlink/broker"
+	"peerlink/internal/sorted"
 	"peerlink/internal/wait"
 )
 
@@ -271,22 +273,5 @@ func (b *inbox) requeue(seqs []uint64) {
 	for _, seq := range seqs {
 		delete(b.unacked, seq)
 	}
-	b.requeued = mergeSorted(b.requeued, slices.Sorted(slices.Values(seqs)))
-}
-
-// mergeSorted returns the numbers of two sorted lists, sorted and without duplicates. It may change
-// the lists.
-func mergeSorted(a, b []uint64) []uint64 {
-	if len(a) == 0 || len(b) == 0 || a[len(a)-1] < b[0] {
-		return slices.Compact(append(a, b...))
-	}
-	list := make([]uint64, 0, len(a)+len(b))
-	for len(a) > 0 && len(b) > 0 {
-		if a[0] < b[0] {
-			list, a = append(list, a[0]), a[1:]
-		} else {
-			list, b = append(list, b[0]), b[1:]
-		}
-	}
-	return slices.Compact(append(append(list, a...), b...))
+	b.requeued = slices.Compact(sorted.Merge(b.requeued, slices.Sorted(slices.Values(seqs)), cmp.Compare[uint64]))
 }

@@ -115,6 +115,21 @@ func Target(path string) (string, error) {
 	return file, nil
 }
 
+// CheckLink returns an error if path is a symbolic link that another user may have put there: the link and
+// its folder have different owners, others can create files in the folder, as in /tmp, and the link is not
+// this user's.
+func CheckLink(path string) error {
+	link, err := os.Lstat(path)
+	if err != nil || link.Mode()&fs.ModeSymlink == 0 {
+		return nil // errors are reported when the file is used
+	}
+	folder, err := os.Stat(filepath.Dir(path))
+	if err == nil && !isOwn(link) && untrustedOwner(link, folder) {
+		return fmt.Errorf("%s is a symbolic link of another user, in a folder where everybody can make one: name another file, or remove the link", path)
+	}
+	return err
+}
+
 // CheckAbsent returns an error if there is a file at path, with advice for the operator, or if
 // that can not be determined.
 func CheckAbsent(path string) error {

@@ -32,6 +32,12 @@ func copyOwner(f *os.File, old fs.FileInfo) {
 	}
 }
 
+// isOwn reports whether a file belongs to this user.
+func isOwn(file fs.FileInfo) bool {
+	st, ok := file.Sys().(*syscall.Stat_t)
+	return ok && int(st.Uid) == os.Geteuid()
+}
+
 // untrustedOwner reports whether the owner of a file must not be copied by copyOwner: the file
 // and its folder have different owners, and others can create files in the folder, as in /tmp,
 // or the owners are unknown.

@@ -98,7 +98,7 @@ as they are, unencrypted.`,
 		},
 	}
 	a.stateFlag(c, &state)
-	c.Flags().BoolVar(&force, "force", false, "replace FILE if it exists, once the new copy is complete")
+	c.Flags().BoolVar(&force, "force", false, "replace FILE if it is a backup or empty, once the new copy is complete")
 	jsonFlag(c, &asJSON)
 	return c
 }

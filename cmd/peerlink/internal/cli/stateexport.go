@@ -134,36 +134,13 @@ func (x *export) close() {
 // run moves the messages of all queues, and then those of the inbox. It records queues that it does not move in
 // x.result.Left.
 func (x *export) run(ctx context.Context) error {
-	stats, err := x.from.Stats(ctx)
-	if err != nil {
-		return err
-	}
 	peers, err := x.peers()
 	if err != nil {
 		return err
 	}
-	var queues []embedded.QueueStats
-	inbox := x.dir.Identity().Type.Inbox()
-	for _, q := range stats.Queues {
-		if q.Depth+q.SetAside == 0 {
-			continue
-		}
-		id, ofPeer := peers[q.Name]
-		reason := "it belongs to no peer in the node's directory"
-		switch {
-		case ofPeer:
-			reason = x.reasonToStay(id)
-		case q.Name == inbox && q.SetAside == 0:
-			reason = ""
-		case unroutableExchange(x.dir, q.Name) != "":
-			reason = "there was no peer for these messages; \"peerlink queue retry\" routes them again, \"queue drop\" removes them"
-		}
-		if reason != "" {
-			x.result.Left = append(x.result.Left, leftQueue{q.Name, q.Depth, q.SetAside, reason})
-			continue
-		}
-		queues = append(queues, q)
-		x.total += int(q.Depth + q.SetAside)
+	queues, err := x.selectQueues(ctx, peers)
+	if err != nil {
+		return err
 	}
 	if len(queues) > 0 {
 		if err := recordQueuePattern(ctx, x.dir, x.pattern); err != nil {
@@ -172,20 +149,61 @@ func (x *export) run(ctx context.Context) error {
 	}
 	x.progress = x.app.startProgress("Moving the messages")
 	defer x.progress.stop()
+	hasInbox := false
 	for _, q := range queues {
-		if id, ofPeer := peers[q.Name]; ofPeer {
-			if err := x.movePeer(ctx, q, id); err != nil {
-				return err
-			}
+		id, ofPeer := peers[q.Name]
+		if !ofPeer {
+			hasInbox = true
+			continue
+		}
+		if err := x.movePeer(ctx, q, id); err != nil {
+			return err
 		}
 	}
-	for _, q := range queues {
-		if q.Name == inbox {
-			return x.moveInbox(ctx, inbox)
-		}
+	if !hasInbox {
+		return nil
 	}
-	return nil
+	return x.moveInbox(ctx, x.inbox())
 }
+
+// selectQueues returns the queues to move, those of peers and the inbox, and adds their messages to x.total. It
+// records the other ones that have messages in x.result.Left.
+func (x *export) selectQueues(ctx context.Context, peers map[string]string) (queues []embedded.QueueStats, err error) {
+	stats, err := x.from.Stats(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, q := range stats.Queues {
+		if q.Depth+q.SetAside == 0 {
+			continue
+		}
+		if reason := x.reasonToLeave(q, peers); reason != "" {
+			x.result.Left = append(x.result.Left, leftQueue{q.Name, q.Depth, q.SetAside, reason})
+			continue
+		}
+		queues = append(queues, q)
+		x.total += int(q.Depth + q.SetAside)
+	}
+	return queues, nil
+}
+
+// reasonToLeave returns why the messages of a queue can not be moved, or "" if they can: the queue is then that of
+// a peer, or the inbox.
+func (x *export) reasonToLeave(q embedded.QueueStats, peers map[string]string) string {
+	id, ofPeer := peers[q.Name]
+	switch {
+	case ofPeer:
+		return x.reasonToStay(id)
+	case q.Name == x.inbox() && q.SetAside == 0:
+		return ""
+	case unroutableExchange(x.dir, q.Name) != "":
+		return "there was no peer for these messages; \"peerlink queue retry\" routes them again, \"queue drop\" removes them"
+	}
+	return "it belongs to no peer in the node's directory"
+}
+
+// inbox returns the name of the queue with the messages that were received from peers.
+func (x *export) inbox() string { return x.dir.Identity().Type.Inbox() }
 
 // peers returns the IDs of the peers, by the names of their queues in the embedded broker.
 func (x *export) peers() (map[string]string, error) {
