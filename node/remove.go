@@ -42,7 +42,7 @@ func (d *Dir) RemovePeer(ctx context.Context, id string) (*RemovedPeer, error) {
 	if err := d.CheckRemovable(p); err != nil {
 		return nil, err
 	}
-	removed := &RemovedPeer{Identity: p.Identity, Name: p.Name, Serial: serialHex(p.Issued.SerialNumber)}
+	removed := &RemovedPeer{Identity: p.Identity, Name: p.Name, Serial: pki.SerialHex(p.Issued.SerialNumber)}
 	if removed.Subnet, err = d.keepRecord(p); err != nil {
 		return nil, err
 	}

@@ -90,14 +90,14 @@ func (r *Request) Summary() []Item {
 func (r *Request) serverItem(s serverCert) Item {
 	return Item{
 		Kind: KindServerCert, Type: r.Node.Type.String(), ID: r.Node.ID,
-		Fingerprint: pki.Fingerprint(s.csr.PublicKey), Serial: serialHex(s.serial), Days: s.days, Output: s.file,
+		Fingerprint: pki.Fingerprint(s.csr.PublicKey), Serial: pki.SerialHex(s.serial), Days: s.days, Output: s.file,
 	}
 }
 
 func peerItem(p peerCert) Item {
 	i := Item{
 		Kind: KindPeerCert, Type: p.bundle.Identity.Type.String(), ID: p.bundle.Identity.ID,
-		Fingerprint: pki.Fingerprint(p.bundle.Root.PublicKey), Words: words(p.bundle.Root.PublicKey), Serial: serialHex(p.serial), Subnet: p.subnet, Servers: p.stomp.Servers,
+		Fingerprint: pki.Fingerprint(p.bundle.Root.PublicKey), Words: words(p.bundle.Root.PublicKey), Serial: pki.SerialHex(p.serial), Subnet: p.subnet, Servers: p.stomp.Servers,
 	}
 	if old := p.replaces; old != nil {
 		i.Kind, i.Replaces, i.ReplacedFingerprint, i.KeepSubnet = KindReplacement, old.id, pki.Fingerprint(old.root.PublicKey), old.keepSubnet
