@@ -54,8 +54,8 @@ func (c replaceCase) check(t *testing.T, d *node.Dir) {
 		t.Errorf("the new peer is %s", p.State())
 	}
 	if c.item.Peer == c.next.Identity().ID {
-		if aside, err := filepath.Glob(filepath.Join(d.Path(), "replaced", c.item.Peer+"-*", "sub-ca.crt")); err != nil || len(aside) != 1 {
-			t.Errorf("moved aside: %q, %v", aside, err)
+		if moved, err := filepath.Glob(filepath.Join(d.Path(), "replaced", c.item.Peer+"-*", "sub-ca.crt")); err != nil || len(moved) != 1 {
+			t.Errorf("moved: %q, %v", moved, err)
 		}
 		return
 	}
@@ -179,7 +179,7 @@ func TestCrashWhileReplacing(t *testing.T) {
 				},
 			}
 			if name == "authority" {
-				within = map[string]func(d *node.Dir){"the peer is moved aside": func(d *node.Dir) {
+				within = map[string]func(d *node.Dir){"the directory of the peer is moved": func(d *node.Dir) {
 					if err := os.Mkdir(filepath.Join(d.Path(), "replaced"), 0o755); err != nil {
 						t.Fatal(err)
 					}
