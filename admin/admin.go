@@ -62,9 +62,9 @@ type Config struct {
 	Status  func() link.Status
 	// Queues returns the statistics of the embedded broker. It is nil with another broker.
 	Queues func(context.Context) (embedded.Stats, error)
-	// BrokerTrouble returns why the broker cannot be used, or nil if it can. It must not
+	// BrokerHealth returns why the broker cannot be used, or nil if it can. It must not
 	// block.
-	BrokerTrouble func() error
+	BrokerHealth func() error
 	// BrokerWarnings returns problems of the broker that do not prevent its use. It may be
 	// nil, and must not block.
 	BrokerWarnings func() []string

@@ -60,8 +60,8 @@ func open(t *testing.T, cfg Config, changes ...func(*Server)) *Server {
 	if cfg.Status == nil {
 		cfg.Status = service
 	}
-	if cfg.BrokerTrouble == nil {
-		cfg.BrokerTrouble = func() error { return nil }
+	if cfg.BrokerHealth == nil {
+		cfg.BrokerHealth = func() error { return nil }
 	}
 	cfg.Queues = func(context.Context) (embedded.Stats, error) {
 		return embedded.Stats{FileBytes: 4096, FreeBytes: 4096, MinFree: 50, PeerQuota: 100, Unconsumed: map[string]int64{"00000000000000000000000000000001": 90}, Queues: []embedded.QueueStats{{Name: hostile, Depth: 7, Oldest: testTime, Total: 9}}}, nil
@@ -208,10 +208,10 @@ func TestReady(t *testing.T) {
 			s := open(t, Config{
 				Status: func() link.Status {
 					st := service()
-					st.Trouble, st.Peers = tt.link, nil
+					st.HealthError, st.Peers = tt.link, nil
 					return st
 				},
-				BrokerTrouble: func() error {
+				BrokerHealth: func() error {
 					if tt.broker == "" {
 						return nil
 					}

@@ -124,11 +124,11 @@ func (s *Server) stalled() error {
 	return s.cfg.Stalled()
 }
 
-// ready responds with the troubles of the service. What is wrong with single links follows; it does not
+// ready responds with the problems of the service. What is wrong with single links follows; it does not
 // determine the status.
 func (s *Server) ready(w http.ResponseWriter, r *http.Request) {
 	l := s.links(r.Context())
-	status, lines := http.StatusServiceUnavailable, l.Troubles
+	status, lines := http.StatusServiceUnavailable, l.Problems
 	if l.Ready {
 		status, lines = http.StatusOK, []string{"ready"}
 		for _, warning := range l.Warnings {

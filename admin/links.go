@@ -13,10 +13,10 @@ import (
 type Links struct {
 	Version string    `json:"version"`
 	At      time.Time `json:"at"`
-	// Ready reports whether the service can serve its peers, reachable or not; if not, Troubles
+	// Ready reports whether the service can serve its peers, reachable or not; if not, Problems
 	// has the reasons.
 	Ready    bool     `json:"ready"`
-	Troubles []string `json:"troubles"`
+	Problems []string `json:"troubles"`
 	// Warnings are problems that an operator should solve although the service is ready.
 	Warnings []string `json:"warnings,omitempty"`
 	link.Status
@@ -41,12 +41,12 @@ type Queue struct {
 
 // links collects the state of all parts of the service.
 func (s *Server) links(ctx context.Context) Links {
-	l := Links{Version: s.cfg.Version, At: time.Now().UTC(), Status: s.cfg.Status(), Troubles: []string{}, Queues: []Queue{}}
-	if l.Trouble != "" {
-		l.Troubles = append(l.Troubles, l.Trouble)
+	l := Links{Version: s.cfg.Version, At: time.Now().UTC(), Status: s.cfg.Status(), Problems: []string{}, Queues: []Queue{}}
+	if l.HealthError != "" {
+		l.Problems = append(l.Problems, l.HealthError)
 	}
-	if err := s.cfg.BrokerTrouble(); err != nil {
-		l.Troubles = append(l.Troubles, err.Error())
+	if err := s.cfg.BrokerHealth(); err != nil {
+		l.Problems = append(l.Problems, err.Error())
 	}
 	if s.cfg.BrokerWarnings != nil {
 		l.Warnings = s.cfg.BrokerWarnings()
@@ -58,18 +58,18 @@ func (s *Server) links(ctx context.Context) Links {
 		}
 	}
 	if err := s.stalled(); err != nil {
-		l.Troubles = append(l.Troubles, err.Error())
+		l.Problems = append(l.Problems, err.Error())
 	}
 	if s.cfg.Queues != nil {
 		stats, err := s.cfg.Queues(ctx)
 		if err != nil {
-			l.Troubles = append(l.Troubles, err.Error())
+			l.Problems = append(l.Problems, err.Error())
 		} else {
 			l.store = &stats
 		}
 		l.Queues, l.StoreBytes = queues(stats), stats.FileBytes
 	}
-	l.Ready = len(l.Troubles) == 0
+	l.Ready = len(l.Problems) == 0
 	return l
 }
 

@@ -18,13 +18,13 @@ func TestReadyNamesLinks(t *testing.T) {
 	good := link.LinkState{Verdict: link.VerdictLinked, Since: testTime}
 	bad := link.LinkState{Verdict: link.VerdictNotRegistered, Since: testTime, Reason: "unknown"}
 	status.Peers = []link.PeerStatus{{ID: "aa", Out: good, In: bad}, {ID: "bb", Out: good, In: good}}
-	trouble := ""
-	var mu sync.Mutex // guards status and trouble, which the history of the page reads too
+	problem := ""
+	var mu sync.Mutex // guards status and problem, which the history of the page reads too
 	s := open(t, Config{Status: func() link.Status {
 		mu.Lock()
 		defer mu.Unlock()
 		st := status
-		st.Trouble, st.Peers = trouble, slices.Clone(status.Peers)
+		st.HealthError, st.Peers = problem, slices.Clone(status.Peers)
 		return st
 	}})
 	code, answer, _ := ask(t, s, "GET", "/readyz", "")
@@ -32,7 +32,7 @@ func TestReadyNamesLinks(t *testing.T) {
 		t.Errorf("%d %q", code, answer)
 	}
 	mu.Lock()
-	trouble = "no disk"
+	problem = "no disk"
 	for i := range 30 {
 		status.Peers = append(status.Peers, link.PeerStatus{ID: fmt.Sprint("cc", i), Out: bad, In: bad})
 	}

@@ -161,8 +161,8 @@ func (e *examination) checkService(context.Context) {
 	case s == nil:
 		e.pass(name, "", "none runs here for this directory")
 	case !s.Ready:
-		for _, trouble := range s.Troubles {
-			e.fail(name, "", "not ready: "+trouble, "look at the other checks, and into the log of the service")
+		for _, problem := range s.Problems {
+			e.fail(name, "", "not ready: "+problem, "look at the other checks, and into the log of the service")
 		}
 	default:
 		e.pass(name, "", fmt.Sprintf("ready, since %s", s.Since.UTC().Format(time.DateTime)))

@@ -55,7 +55,7 @@ var ownFaults = []fault{
 	{"the server certificate ends soon", func(f *fixture) { f.makeServerCert(f.node, 10*day) }, "certificate", "ends on ", "server-cert renew", true},
 	{"the server key is revoked", func(f *fixture) { revoke(f, f.node) }, "certificate", "revoked", "renew", false},
 	{"the service is not ready", func(f *fixture) {
-		f.cfg.Service = &admin.Links{Troubles: []string{"no disk"}}
+		f.cfg.Service = &admin.Links{Problems: []string{"no disk"}}
 		f.node.Start()
 	}, "service", "not ready: no disk", "log of the service", false},
 	{"the service does not answer", func(f *fixture) { f.cfg.ServiceErr = os.ErrDeadlineExceeded }, "service", "timeout", "log of the service", false},

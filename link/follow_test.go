@@ -2,6 +2,7 @@ package link_test
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -27,30 +28,66 @@ import (
 // impatient makes fetches as soon as a peer is unreachable, and no periodic ones.
 var impatient = link.Follow{Local: true, After: 50 * time.Millisecond, MaxPause: 200 * time.Millisecond, Every: 1000 * time.Hour}
 
+// place is a web server at which a node publishes its info-bundle.
+type place struct {
+	*httptest.Server
+	requests atomic.Int32
+
+	mu      sync.Mutex
+	handler http.Handler
+}
+
+// newPlace starts a place, with httptest.NewServer or httptest.NewTLSServer.
+func newPlace(t *testing.T, start func(http.Handler) *httptest.Server) *place {
+	t.Helper()
+	p := &place{handler: http.NotFoundHandler()}
+	p.Server = start(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		p.requests.Add(1)
+		p.mu.Lock()
+		h := p.handler
+		p.mu.Unlock()
+		h.ServeHTTP(w, r)
+	}))
+	t.Cleanup(p.Close)
+	return p
+}
+
+// publish replaces the handler of the place.
+func (p *place) publish(h http.Handler) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.handler = h
+}
+
+// put publishes a file at every path.
+func (p *place) put(t *testing.T, file string) {
+	t.Helper()
+	data, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.publish(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.Write(data) }))
+}
+
+// trust returns the authorities with which the certificate of the place is accepted.
+func (p *place) trust() *x509.CertPool {
+	pool := x509.NewCertPool()
+	pool.AddCert(p.Certificate())
+	return pool
+}
+
 // mover is an accounting authority that publishes its info-bundle, and an agent that is
 // its peer.
 type mover struct {
 	t                *testing.T
 	authority, other *linktest.Node
-	web              *httptest.Server
-	requests         atomic.Int32 // received by web
-
-	mu      sync.Mutex
-	handler http.Handler // of web
+	web              *place
 }
 
 func newMover(t *testing.T, f link.Follow) *mover {
 	t.Helper()
-	m := &mover{t: t, authority: linktest.New(t, aa), other: linktest.New(t, ca)}
-	m.handler = publish.New(publish.Config{File: m.authority.PublishedBundle(), Root: m.authority.Root()})
-	m.web = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		m.requests.Add(1)
-		m.mu.Lock()
-		h := m.handler
-		m.mu.Unlock()
-		h.ServeHTTP(w, r)
-	}))
-	t.Cleanup(m.web.Close)
+	m := &mover{t: t, authority: linktest.New(t, aa), other: linktest.New(t, ca), web: newPlace(t, httptest.NewServer)}
+	m.web.publish(publish.New(publish.Config{File: m.authority.PublishedBundle(), Root: m.authority.Root()}))
 	m.other.Config.Follow = f
 	m.manifest(m.authority.Addr)
 	nodetest.Peer(t, m.authority.Node, m.other.Node)
@@ -81,13 +118,6 @@ func rewrite(t *testing.T, path string, data []byte) {
 	replace(t, next, path)
 }
 
-// publish replaces the handler of the web server.
-func (m *mover) publish(h http.Handler) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.handler = h
-}
-
 // move stops the authority, and starts it elsewhere, with a new info-bundle. At the old
 // address, all connections are refused.
 func (m *mover) move() (attempts *atomic.Int32) {
@@ -106,22 +136,8 @@ func (m *mover) move() (attempts *atomic.Int32) {
 // refuse listens on an address, closes every connection, and counts them.
 func refuse(t *testing.T, addr string) (attempts *atomic.Int32) {
 	t.Helper()
-	l, err := net.Listen("tcp", addr)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { l.Close() })
 	attempts = new(atomic.Int32)
-	go func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			c.Close()
-			attempts.Add(1)
-		}
-	}()
+	serveEach(t, addr, func(net.Conn) { attempts.Add(1) })
 	return attempts
 }
 
@@ -167,7 +183,7 @@ func TestMoverIsFollowed(t *testing.T) {
 	m.other.Start()
 	m.send(1)
 	m.receive(1)
-	if n := m.requests.Load(); n != 0 {
+	if n := m.web.requests.Load(); n != 0 {
 		t.Errorf("%d requests while the peer was reachable", n)
 	}
 	for n := 2; n <= 4; n++ {
@@ -217,7 +233,7 @@ func TestMoverIsFollowedReadOnly(t *testing.T) {
 	m.receive(3)
 
 	// From here on the operator installs the bundle.
-	m.publish(http.NotFoundHandler())
+	m.web.publish(http.NotFoundHandler())
 	writable()
 	m.move()
 	m.other.Sign(t, m.authority.PublishedBundle())
@@ -260,7 +276,7 @@ func TestMoverIsNotFollowed(t *testing.T) {
 				}
 				return nil
 			})
-			if n := m.requests.Load(); n != 0 {
+			if n := m.web.requests.Load(); n != 0 {
 				t.Errorf("%d requests", n)
 			}
 			if got := m.known().Stomp.Servers[0]; got != old {
@@ -292,7 +308,7 @@ func TestBadBundlesAreNotFollowed(t *testing.T) {
 	m.send(1)
 	m.receive(1)
 
-	good := m.handler
+	good := m.web.handler
 	impostor := nodetest.New(t, aa, "127.0.0.1:1")
 	tampered, err := os.ReadFile(old)
 	if err != nil {
@@ -300,7 +316,7 @@ func TestBadBundlesAreNotFollowed(t *testing.T) {
 	}
 	tampered[len(tampered)/2] ^= 1
 	serve := func(data []byte) {
-		m.publish(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.Write(data) }))
+		m.web.publish(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.Write(data) }))
 	}
 	serve(tampered)
 	m.move()
@@ -320,9 +336,9 @@ func TestBadBundlesAreNotFollowed(t *testing.T) {
 		t.Fatal(err)
 	}
 	serve(data)
-	seen := m.requests.Load()
+	seen := m.web.requests.Load()
 	linktest.Eventually(t, "three fetches of the older bundle", func() error {
-		if n := m.requests.Load(); n < seen+3 {
+		if n := m.web.requests.Load(); n < seen+3 {
 			return fmt.Errorf("%d", n-seen)
 		}
 		return nil
@@ -330,7 +346,7 @@ func TestBadBundlesAreNotFollowed(t *testing.T) {
 	if p := m.known(); p.UpdatedAt != before.UpdatedAt || p.Stomp.Servers[0] != before.Stomp.Servers[0] {
 		t.Errorf("the directory says %+v", p)
 	}
-	m.publish(good)
+	m.web.publish(good)
 	m.receive(2)
 }
 
@@ -342,8 +358,8 @@ func TestRoutineFetch(t *testing.T) {
 	f.Every = 20 * time.Millisecond
 	m := newMover(t, f)
 	var unchanged atomic.Int32
-	inner := m.handler
-	m.publish(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	inner := m.web.handler
+	m.web.publish(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		rec := &statusWriter{ResponseWriter: w}
 		inner.ServeHTTP(rec, r)
 		if rec.status == http.StatusNotModified {

@@ -150,9 +150,9 @@ func TestHealthAfterBrokerFailure(t *testing.T) {
 	says(t, authority, "the broker can not be used", 1)
 	authority.Put(other, linktest.Message(t, authority, other, 2))
 	other.Take(1)
-	time.Sleep(12 * authority.Config.PollInterval) // after 10 intervals, a trouble that has not ended counts
+	time.Sleep(12 * authority.Config.PollInterval) // after 10 intervals, a problem that has not ended counts
 	if err := authority.Service.Health(); err != nil {
-		t.Errorf("the trouble is not over: %v", err)
+		t.Errorf("the problem is not over: %v", err)
 	}
 }
 
@@ -241,7 +241,7 @@ func TestUnreadablePeerAtStart(t *testing.T) {
 	})
 }
 
-// A trouble with the node's directory that ends between two polls, of which one was requested, is
+// A problem with the node's directory that ends between two polls, of which one was requested, is
 // over.
 func TestHealthAfterRecheck(t *testing.T) {
 	t.Parallel()

@@ -14,45 +14,25 @@ import (
 // into a small packet, and drops them otherwise.
 func swallowLarge(t *testing.T, to string) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { l.Close() })
-	go func() {
-		for {
-			in, err := l.Accept()
-			if err != nil {
-				return
-			}
-			go func() {
-				defer in.Close()
-				hello := make([]byte, 16<<10)
-				n, err := in.Read(hello)
-				if err != nil {
-					return
-				}
-				if n > 1280 {
-					_, _ = io.Copy(io.Discard, in)
-					return
-				}
-				out, err := net.Dial("tcp", to)
-				if err != nil {
-					return
-				}
-				defer out.Close()
-				if _, err := out.Write(hello[:n]); err != nil {
-					return
-				}
-				go func() {
-					_, _ = io.Copy(in, out)
-					in.Close()
-				}()
-				_, _ = io.Copy(out, in)
-			}()
+	return serveEach(t, "127.0.0.1:0", func(in net.Conn) {
+		hello := make([]byte, 16<<10)
+		n, err := in.Read(hello)
+		if err != nil {
+			return
 		}
-	}()
-	return l.Addr().String()
+		if n > 1280 {
+			_, _ = io.Copy(io.Discard, in)
+			return
+		}
+		out, err := net.Dial("tcp", to)
+		if err != nil {
+			return
+		}
+		defer out.Close()
+		if _, err := out.Write(hello[:n]); err == nil {
+			relay(in, out)
+		}
+	})
 }
 
 // A network that drops packets as large as a post-quantum ClientHello does not prevent

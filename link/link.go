@@ -80,7 +80,7 @@ type shared struct {
 	rebalancer     *rebalancer
 	dials          *rate.Limiter // limits attempts to connect to peers
 	quotas         broker.Quotas // nil if the broker has none
-	brokerTroubles brokerTroubles
+	brokerProblems brokerProblems
 	receiveOnly    bool // queues are neither bound nor sent from
 
 	wg sync.WaitGroup // all goroutines that Run has started

@@ -236,6 +236,41 @@ func TestCertificateRenewal(t *testing.T) {
 	authority.Take(1)
 }
 
+// serveEach listens on an address, serves each connection in a goroutine, and closes it then. It returns the
+// address, with the port.
+func serveEach(t *testing.T, addr string, serve func(net.Conn)) string {
+	t.Helper()
+	l, err := net.Listen("tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer c.Close()
+				serve(c)
+			}()
+		}
+	}()
+	return l.Addr().String()
+}
+
+// relay forwards data both ways between two connections, until one of them ends, and closes both.
+func relay(a, b net.Conn) {
+	forward := func(to, from net.Conn) {
+		defer a.Close()
+		defer b.Close()
+		io.Copy(to, from)
+	}
+	go forward(a, b)
+	forward(b, a)
+}
+
 // dialAs connects to a node's server with the certificates of another node.
 func dialAs(who, to *linktest.Node) (*tls.Conn, error) { return dialAsAt(who, to, to.Addr) }
 

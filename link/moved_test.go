@@ -1,15 +1,12 @@
 package link_test
 
 import (
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"strings"
-	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -20,46 +17,6 @@ import (
 	"peerlink/stomp"
 )
 
-// place is an https server at which a node publishes its info-bundle.
-type place struct {
-	*httptest.Server
-	requests atomic.Int32
-	mu       sync.Mutex
-	data     []byte
-}
-
-func newPlace(t *testing.T) *place {
-	t.Helper()
-	p := new(place)
-	p.Server = httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		p.requests.Add(1)
-		p.mu.Lock()
-		defer p.mu.Unlock()
-		w.Write(p.data)
-	}))
-	t.Cleanup(p.Close)
-	return p
-}
-
-// put publishes a file.
-func (p *place) put(t *testing.T, file string) {
-	t.Helper()
-	data, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.data = data
-}
-
-// trust returns the authorities with which the certificate of the place is accepted.
-func (p *place) trust() *x509.CertPool {
-	pool := x509.NewCertPool()
-	pool.AddCert(p.Certificate())
-	return pool
-}
-
 // A node that moves when all its old addresses and all URLs that its peer knows are dead is found by
 // what it announces when it connects to the peer, and messages that waited for it are delivered. The
 // peer need not have tried to send anything before.
@@ -68,7 +25,7 @@ func TestMoverAnnouncesItself(t *testing.T) {
 	for _, resting := range []bool{false, true} {
 		t.Run(fmt.Sprint("resting=", resting), func(t *testing.T) {
 			t.Parallel()
-			m, next := newMover(t, impatient), newPlace(t)
+			m, next := newMover(t, impatient), newPlace(t, httptest.NewTLSServer)
 			m.other.Config.Follow.Roots = next.trust()
 			if resting {
 				m.other.Config.IdleTimeout = 20 * time.Millisecond
@@ -131,7 +88,7 @@ func announceTo(t *testing.T, to, from *linktest.Node, url string) {
 // signed with its pinned root key. What else a peer announces is reported, and changes nothing.
 func TestAnnouncedPlacesAreChecked(t *testing.T) {
 	t.Parallel()
-	authority, other, p := linktest.New(t, aa), linktest.New(t, ca), newPlace(t)
+	authority, other, p := linktest.New(t, aa), linktest.New(t, ca), newPlace(t, httptest.NewTLSServer)
 	other.Config.Follow = impatient
 	other.Config.Follow.Roots = p.trust()
 	older := authority.Bundle(t)
@@ -211,7 +168,7 @@ func TestAnnouncementsAreRefused(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			authority, other, p := linktest.New(t, aa), linktest.New(t, ca), newPlace(t)
+			authority, other, p := linktest.New(t, aa), linktest.New(t, ca), newPlace(t, httptest.NewTLSServer)
 			other.Config.Follow = tt.follow
 			other.Config.Follow.Roots = p.trust()
 			nodetest.Peer(t, authority.Node, other.Node)

@@ -110,25 +110,10 @@ func TestProbeStages(t *testing.T) {
 // the client ends.
 func answering(t *testing.T, text string) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { l.Close() })
-	go func() {
-		for {
-			conn, err := l.Accept()
-			if err != nil {
-				return
-			}
-			go func() {
-				defer conn.Close()
-				io.WriteString(conn, text)
-				io.Copy(io.Discard, conn)
-			}()
-		}
-	}()
-	return l.Addr().String()
+	return serveEach(t, "127.0.0.1:0", func(conn net.Conn) {
+		io.WriteString(conn, text)
+		io.Copy(io.Discard, conn)
+	})
 }
 
 // What the peer refuses is named at the stage to which it belongs: certificates in TLS, though a
@@ -277,23 +262,10 @@ func TestPingManyServers(t *testing.T) {
 // after release.
 func listening(t *testing.T, connected chan<- struct{}, release <-chan struct{}) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { l.Close() })
-	go func() {
-		for {
-			conn, err := l.Accept()
-			if err != nil {
-				return
-			}
-			connected <- struct{}{}
-			<-release
-			conn.Close()
-		}
-	}()
-	return l.Addr().String()
+	return serveEach(t, "127.0.0.1:0", func(net.Conn) {
+		connected <- struct{}{}
+		<-release
+	})
 }
 
 // A server that opens a session and never confirms its end fails at the receipt; the reason says what

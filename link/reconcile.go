@@ -144,7 +144,7 @@ func (r *reconciler) peerGone(p *peer) {
 	p.stamp, p.lastErr = nil, ""
 	p.gone.Store(true)
 	p.trackFiles(nil)
-	r.brokerTroubles.set(p.id, nil)
+	r.brokerProblems.set(p.id, nil)
 	p.stopDrainers()
 	if read := p.lastContent.Load(); read != nil && read.SubCA == nil && p.state.Load() == nil {
 		r.log.Info("peer that was not registered is gone from the node's directory", "peer", p.id)
@@ -179,7 +179,7 @@ func (r *reconciler) reconcilePeer(ctx, graceCtx context.Context, p *peer) {
 		p.trackFiles(nil)
 		return
 	}
-	r.brokerTroubles.set(p.id, err)
+	r.brokerProblems.set(p.id, err)
 	p.trackFiles(err)
 	switch {
 	case err == nil:

@@ -408,32 +408,11 @@ func TestNewServersAreFollowed(t *testing.T) {
 // forward opens another address that forwards to a server.
 func forward(t *testing.T, to string) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { l.Close() })
-	go func() {
-		for {
-			in, err := l.Accept()
-			if err != nil {
-				return
-			}
-			out, err := net.Dial("tcp", to)
-			if err != nil {
-				in.Close()
-				continue
-			}
-			pipe := func(dst, src net.Conn) {
-				io.Copy(dst, src)
-				dst.Close()
-				src.Close()
-			}
-			go pipe(in, out)
-			go pipe(out, in)
+	return serveEach(t, "127.0.0.1:0", func(in net.Conn) {
+		if out, err := net.Dial("tcp", to); err == nil {
+			relay(in, out)
 		}
-	}()
-	return l.Addr().String()
+	})
 }
 
 // The counts of a link are those of the messages sent and received on it.

@@ -16,6 +16,17 @@ import (
 	"peerlink/node/nodetest"
 )
 
+// replacePeer replaces a peer of n by another node.
+func replacePeer(t *testing.T, n, earlier, next *linktest.Node, keepSubnet bool) *node.ReplaceResult {
+	t.Helper()
+	r := node.Replacement{Peer: earlier.Identity().ID, Bundle: nodetest.ReadBundle(t, next.Bundle(t)), KeepSubnet: keepSubnet}
+	res, err := n.ReplacePeer(t.Context(), r, func() (crypto.Signer, error) { return n.Key, nil })
+	if err != nil {
+		t.Fatal(err)
+	}
+	return res
+}
+
 // The owner of an accounting authority has lost the root key, and goes on with another one under the same ID. As soon
 // as the peer is replaced there is no traffic with whoever has the earlier key, although the certificate that was
 // issued for it is still valid; and after the registration all messages that waited arrive at the new node.
@@ -26,11 +37,7 @@ func TestReplacedPeer(t *testing.T) {
 	inBecomes(t, agent, earlier, link.VerdictLinked, "")
 
 	next := linktest.New(t, aa)
-	res, err := agent.ReplacePeer(t.Context(), node.Replacement{Peer: nodetest.AAID, Bundle: nodetest.ReadBundle(t, next.Bundle(t))},
-		func() (crypto.Signer, error) { return agent.Key, nil })
-	if err != nil {
-		t.Fatal(err)
-	}
+	res := replacePeer(t, agent, earlier, next, false)
 	// The peer's link ends because of the other root certificate, or because the peer's directory was
 	// not there for a moment.
 	linktest.Eventually(t, "the end of all connections", func() error {
@@ -55,8 +62,11 @@ func TestReplacedPeer(t *testing.T) {
 	next.Take(1)
 	agent.WaitDrained(next, 0)
 	earlier.Put(agent, linktest.Message(t, earlier, agent, 2))
-	waitForLog(t, earlier, "not signed by the pinned root key")
+	waitForLog(t, earlier, otherRoot)
 }
+
+// otherRoot is why a connection with a certificate for another root key is refused.
+const otherRoot = "not signed by the pinned root key"
 
 // Somebody with a certificate that this node has issued in the name of the peer, but for another root key, is refused,
 // and can not make the link look broken once the peer has shown that it has the pinned key: neither while the peer is
@@ -66,10 +76,7 @@ func TestOtherRootKey(t *testing.T) {
 	for name, replace := range map[string]func(t *testing.T, agent, former, peer *linktest.Node){
 		"the peer has replaced its key": func(t *testing.T, agent, former, peer *linktest.Node) {
 			nodetest.Peer(t, agent.Node, former.Node)
-			if _, err := agent.ReplacePeer(t.Context(), node.Replacement{Peer: nodetest.AAID, Bundle: nodetest.ReadBundle(t, peer.Bundle(t))},
-				func() (crypto.Signer, error) { return agent.Key, nil }); err != nil {
-				t.Fatal(err)
-			}
+			replacePeer(t, agent, former, peer, false)
 		},
 		"an impostor was signed by mistake": func(t *testing.T, agent, former, peer *linktest.Node) {
 			agent.Sign(t, former.Bundle(t))
@@ -90,14 +97,14 @@ func TestOtherRootKey(t *testing.T) {
 			register(t, peer, agent)
 			agent.Start()
 
-			linktest.Eventually(t, "the refusal", func() error { return answersOtherRoot(former, agent) })
+			linktest.Eventually(t, "the refusal", func() error { return refusesBecause(agent, former, otherRoot) })
 			remedy(t, inBecomes(t, agent, peer, link.VerdictWrongCertificate, "another root key than the pinned one").In, "in person")
 			peer.Start()
 			inBecomes(t, agent, peer, link.VerdictLinked, "")
 
 			good := func(when string) {
 				t.Helper()
-				if err := answersOtherRoot(former, agent); err != nil {
+				if err := refusesBecause(agent, former, otherRoot); err != nil {
 					t.Fatal(err)
 				}
 				if in := agent.Service.Status().Peers[0].In; in.Verdict == link.VerdictWrongCertificate {
@@ -113,15 +120,16 @@ func TestOtherRootKey(t *testing.T) {
 	}
 }
 
-// answersOtherRoot returns an error unless the node refuses a connection because of another root key.
-func answersOtherRoot(former, to *linktest.Node) error {
-	conn, err := dialAs(former, to)
+// refusesBecause returns an error unless a node refuses a connection from another one with an answer that
+// contains the reason.
+func refusesBecause(to, from *linktest.Node, reason string) error {
+	conn, err := dialAs(from, to)
 	if err != nil {
 		return err
 	}
 	defer conn.Close()
 	conn.SetDeadline(time.Now().Add(linktest.Timeout))
-	if answer, err := io.ReadAll(conn); !bytes.Contains(answer, []byte("not signed by the pinned root key")) {
+	if answer, err := io.ReadAll(conn); !bytes.Contains(answer, []byte(reason)) {
 		return fmt.Errorf("the answer is %q, %v", answer, err)
 	}
 	return nil
@@ -137,10 +145,7 @@ func TestReplacedAgentKeepsSubnet(t *testing.T) {
 			t.Parallel()
 			authority, earlier, messages := waiting(t, aa, ca, on)
 			next := linktest.New(t, ca)
-			r := node.Replacement{Peer: earlier.Identity().ID, Bundle: nodetest.ReadBundle(t, next.Bundle(t)), KeepSubnet: true}
-			if _, err := authority.ReplacePeer(t.Context(), r, func() (crypto.Signer, error) { return authority.Key, nil }); err != nil {
-				t.Fatal(err)
-			}
+			replacePeer(t, authority, earlier, next, true)
 			waitForLog(t, authority, "peer has been deactivated")
 			if err := authority.Stop(); err != nil {
 				t.Fatal(err)

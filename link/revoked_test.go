@@ -1,11 +1,10 @@
 package link_test
 
 import (
-	"bytes"
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
-	"fmt"
 	"io"
 	"net"
 	"os"
@@ -37,10 +36,10 @@ func steal(t *testing.T, n *linktest.Node) *linktest.Node {
 	return &thief
 }
 
-// keyOf returns the fingerprint of a node's server key.
-func keyOf(t *testing.T, n *linktest.Node) string {
+// readCert reads the certificate in a file.
+func readCert(t *testing.T, file string) *x509.Certificate {
 	t.Helper()
-	pem, err := os.ReadFile(n.CertFile)
+	pem, err := os.ReadFile(file)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -48,22 +47,17 @@ func keyOf(t *testing.T, n *linktest.Node) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return pki.Fingerprint(cert.PublicKey)
+	return cert
 }
 
-// answersRevoked returns an error unless the node refuses the thief's connections because of the key.
-func answersRevoked(thief, to *linktest.Node) error {
-	conn, err := dialAs(thief, to)
-	if err != nil {
-		return err
-	}
-	defer conn.Close()
-	conn.SetDeadline(time.Now().Add(linktest.Timeout))
-	if answer, err := io.ReadAll(conn); !bytes.Contains(answer, []byte("has been revoked")) {
-		return fmt.Errorf("the answer is %q, %v", answer, err)
-	}
-	return nil
+// keyOf returns the fingerprint of a node's server key.
+func keyOf(t *testing.T, n *linktest.Node) string {
+	t.Helper()
+	return pki.Fingerprint(readCert(t, n.CertFile).PublicKey)
 }
+
+// revokedKey is why a connection with a revoked key is refused.
+const revokedKey = "has been revoked"
 
 // A thief of the server key and its owner are connected at the same time. As soon as a peer has the info-bundle that
 // revokes the key, the thief's connection ends and no other one is accepted, while the owner's messages pass, both ways.
@@ -87,7 +81,7 @@ func TestStolenServerKey(t *testing.T) {
 	}
 	refused := func(when string) {
 		t.Helper()
-		linktest.Eventually(t, when, func() error { return answersRevoked(thief, authority) })
+		linktest.Eventually(t, when, func() error { return refusesBecause(authority, thief, revokedKey) })
 		for from, to := range map[*linktest.Node]*linktest.Node{authority: other, other: authority} {
 			from.Put(to, linktest.Message(t, from, to, 1))
 			to.Take(1)
@@ -108,28 +102,13 @@ func TestStolenServerKey(t *testing.T) {
 	refused("after a newer info-bundle without the key")
 
 	// As a server, the thief is refused too.
-	listener, err := net.Listen("tcp", linktest.FreeAddress(t))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer listener.Close()
 	pair, err := tls.LoadX509KeyPair(thief.CertFile, thief.KeyFile)
 	if err != nil {
 		t.Fatal(err)
 	}
-	go func() {
-		for {
-			c, err := listener.Accept()
-			if err != nil {
-				return
-			}
-			go func() {
-				defer c.Close()
-				io.Copy(io.Discard, tls.Server(c, &tls.Config{Certificates: []tls.Certificate{pair}, ClientAuth: tls.RequireAnyClientCert}))
-			}()
-		}
-	}()
-	other.WriteStompTOML(listener.Addr().String())
+	other.WriteStompTOML(serveEach(t, "127.0.0.1:0", func(c net.Conn) {
+		io.Copy(io.Discard, tls.Server(c, &tls.Config{Certificates: []tls.Certificate{pair}, ClientAuth: tls.RequireAnyClientCert}))
+	}))
 	authority.Sign(t, other.Bundle(t))
 	outBecomes(t, authority, other, link.VerdictWrongCertificate, "revoked by its owner")
 }
@@ -148,7 +127,7 @@ func TestStolenServerKeyOfUnregisteredPeer(t *testing.T) {
 	register(t, other, authority)
 	authority.Start()
 	inBecomes(t, authority, other, link.VerdictSigned, "")
-	if err := answersRevoked(thief, authority); err != nil {
+	if err := refusesBecause(authority, thief, revokedKey); err != nil {
 		t.Fatal(err)
 	}
 	if in := authority.Service.Status().Peers[0].In; in.Verdict != link.VerdictSigned {
@@ -195,14 +174,7 @@ func TestRevokedByKey(t *testing.T) {
 	t.Parallel()
 	n := nodetest.New(t, aa, "aa.example.com:1234")
 	certFile, _ := n.ServerCert(t)
-	pem, err := os.ReadFile(certFile)
-	if err != nil {
-		t.Fatal(err)
-	}
-	cert, err := pki.ParseCertificatePEM(pem)
-	if err != nil {
-		t.Fatal(err)
-	}
+	cert := readCert(t, certFile)
 	revoked := node.RevokedKeys{pki.Fingerprint(cert.PublicKey): {}}
 	again := *cert
 	again.Raw = nil

@@ -74,7 +74,7 @@ const (
 func (sd *sender) run(ctx, graceCtx context.Context) {
 	defer sd.s.queuePacer.addSender()()
 	defer sd.peer.trackOut(sd.queue, sd.tracker)()
-	defer sd.s.brokerTroubles.set(sd.queue, nil)
+	defer sd.s.brokerProblems.set(sd.queue, nil)
 	r := sd.s.newRetries()
 	for ctx.Err() == nil {
 		// The channels are obtained before the attempt, so that run also notices an event
@@ -126,7 +126,7 @@ func (sd *sender) pauseAfter(ctx context.Context, r *retries, ok bool, err error
 	if ok {
 		r.succeeded()
 	}
-	sd.s.brokerTroubles.set(sd.queue, err)
+	sd.s.brokerProblems.set(sd.queue, err)
 	// The order matters: broker.ErrInUse comes in a *brokerError, and is no failure.
 	// recordStandby and mustTakeTurns change sd, too.
 	switch {
@@ -357,7 +357,7 @@ func (sd *sender) open(ctx context.Context, st *peerState) (*session, error) {
 	if err := sd.s.cfg.Broker.CheckInUse(ctx, sd.queue); err != nil {
 		return nil, &brokerError{err} // checked before a connection is made, which would be useless
 	}
-	sd.s.brokerTroubles.set(sd.queue, nil) // connecting to the peer may take minutes
+	sd.s.brokerProblems.set(sd.queue, nil) // connecting to the peer may take minutes
 	se, reached, err := sd.dial(ctx, st)
 	sd.unreachable = !reached
 	if err != nil {

@@ -160,8 +160,8 @@ func (se *session) disconnect(ctx context.Context, reason error) error {
 // [Config.IdleTimeout], and the connection stays open: another connection would not help,
 // because the fault is not the peer's. It returns [broker.ErrInUse] immediately.
 func (se *session) openConsumer(ctx context.Context) (broker.Consumer, error) {
-	start, troubles, object := time.Now(), &se.sender.s.brokerTroubles, "consumer of "+se.sender.queue
-	defer troubles.set(object, nil)
+	start, problems, object := time.Now(), &se.sender.s.brokerProblems, "consumer of "+se.sender.queue
+	defer problems.set(object, nil)
 	for {
 		consumer, err := se.sender.s.cfg.Broker.Consume(ctx, se.sender.queue)
 		if err == nil {
@@ -174,7 +174,7 @@ func (se *session) openConsumer(ctx context.Context) (broker.Consumer, error) {
 		if limit := se.sender.s.cfg.IdleTimeout; limit > 0 && time.Since(start) > limit {
 			return nil, &brokerError{err}
 		}
-		troubles.set(object, &brokerError{err})
+		problems.set(object, &brokerError{err})
 		se.sender.recordBrokerError(err)
 		se.sender.logThrottled(se.log, slog.LevelWarn, brokerUnusable, "err", err)
 		select {

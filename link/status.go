@@ -21,8 +21,8 @@ type Status struct {
 	Since time.Time `json:"since"` // when the service was made
 	// Listen is the address where peers connect; empty before the service runs.
 	Listen string `json:"listen,omitempty"`
-	// Trouble is the error of [Service.Health]; empty if there is none.
-	Trouble string `json:"-"`
+	// HealthError is the error of [Service.Health]; empty if there is none.
+	HealthError string `json:"-"`
 	// Rejected counts, by reason, the connections that ended before they were
 	// registered with a peer.
 	Rejected     map[string]uint64 `json:"rejected"`
@@ -137,7 +137,7 @@ func (s *Service) Status() Status {
 		st.Listen = (*addr).String()
 	}
 	if err := s.Health(); err != nil {
-		st.Trouble = err.Error()
+		st.HealthError = err.Error()
 	}
 	for _, p := range s.peers.all() {
 		st.Peers = append(st.Peers, p.status(s.shared, now))
@@ -165,12 +165,12 @@ func (s *Service) Health() error {
 	case now.Before(leaf.NotBefore):
 		return fmt.Errorf("the server certificate is not valid before %s: no peer accepts it until then; check the clock", leaf.NotBefore.UTC().Format(time.RFC3339))
 	}
-	return s.brokerTroubles.lasting(maxBrokerTrouble * s.cfg.PollInterval)
+	return s.brokerProblems.lasting(maxBrokerProblem * s.cfg.PollInterval)
 }
 
-// maxBrokerTrouble is the number of times [Config.PollInterval] for which a queue may be unusable
+// maxBrokerProblem is the number of times [Config.PollInterval] for which a queue may be unusable
 // before [Service.Health] returns an error.
-const maxBrokerTrouble = 10
+const maxBrokerProblem = 10
 
 // maxSilence is the number of times [Config.PollInterval] without a check of the node's directory
 // after which [Service.Stalled] returns an error.
@@ -259,15 +259,15 @@ func servers(p *node.Peer) []string {
 	return slices.Compact(list)
 }
 
-// brokerTroubles are the objects in the broker that cannot be used at present, and why: the
+// brokerProblems are the objects in the broker that cannot be used at present, and why: the
 // queues, by name, whose last use has failed, until the next check of the queue succeeds; their
 // consumers that cannot be opened; and the peers, by node ID, whose queues cannot be bound.
-type brokerTroubles struct {
+type brokerProblems struct {
 	mu       sync.Mutex
-	byObject map[string]brokerTrouble
+	byObject map[string]brokerProblem
 }
 
-type brokerTrouble struct {
+type brokerProblem struct {
 	err   error
 	since time.Time
 }
@@ -275,7 +275,7 @@ type brokerTrouble struct {
 // set records that an object cannot be used, if err is a [*brokerError] other than
 // [broker.ErrInUse]. After any other error, or nil, the object counts as usable: what a peer
 // does must not determine the node's health.
-func (t *brokerTroubles) set(object string, err error) {
+func (t *brokerProblems) set(object string, err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if !errors.As(err, new(*brokerError)) || errors.Is(err, broker.ErrInUse) {
@@ -283,22 +283,22 @@ func (t *brokerTroubles) set(object string, err error) {
 		return
 	}
 	if t.byObject == nil {
-		t.byObject = make(map[string]brokerTrouble)
+		t.byObject = make(map[string]brokerProblem)
 	}
 	since := time.Now()
 	if earlier, ok := t.byObject[object]; ok {
 		since = earlier.since
 	}
-	t.byObject[object] = brokerTrouble{err, since}
+	t.byObject[object] = brokerProblem{err, since}
 }
 
 // lasting returns the error of the object that has been unusable for the longest time, with the
 // number of all other unusable objects. It returns nil if no object has been unusable for longer
 // than d: a broker that is only being restarted is not reported.
-func (t *brokerTroubles) lasting(d time.Duration) error {
+func (t *brokerProblems) lasting(d time.Duration) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	oldest := brokerTrouble{since: time.Now().Add(-d)}
+	oldest := brokerProblem{since: time.Now().Add(-d)}
 	for _, b := range t.byObject {
 		if b.since.Before(oldest.since) {
 			oldest = b

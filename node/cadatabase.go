@@ -56,7 +56,7 @@ func (db caDatabase) takeRootSerial() (*big.Int, error) {
 		return nil, fmt.Errorf("%s holds %.60q: expected the next serial number, up to 20 bytes in hex", path, s)
 	}
 	for {
-		used, err := exists(db.file("certs", serialHex(serial)+".pem"))
+		used, err := exists(db.file("certs", pki.SerialHex(serial)+".pem"))
 		if err != nil {
 			return nil, err
 		}
@@ -66,7 +66,7 @@ func (db caDatabase) takeRootSerial() (*big.Int, error) {
 		serial.Add(serial, big.NewInt(1))
 	}
 	next := new(big.Int).Add(serial, big.NewInt(1))
-	return serial, durable.Replace(path, []byte(serialHex(next)+"\n"), 0o644)
+	return serial, durable.Replace(path, []byte(pki.SerialHex(next)+"\n"), 0o644)
 }
 
 // randomSerial returns a serial number of 16 random bytes.
@@ -83,7 +83,7 @@ func (db caDatabase) record(cert *x509.Certificate) error {
 	if err := os.MkdirAll(db.file("certs"), 0o755); err != nil {
 		return err
 	}
-	if err := durable.Replace(db.file("certs", serialHex(cert.SerialNumber)+".pem"), pki.EncodeCertificatePEM(cert), 0o644); err != nil {
+	if err := durable.Replace(db.file("certs", pki.SerialHex(cert.SerialNumber)+".pem"), pki.EncodeCertificatePEM(cert), 0o644); err != nil {
 		return err
 	}
 	// Check db/index again after it was written: OpenSSL may have replaced it meanwhile.
@@ -159,7 +159,7 @@ func (db caDatabase) missingLines(index []byte) (lines []string, err error) {
 			continue
 		}
 		cert, err := readCert(db.file("certs"), c.Name())
-		if err != nil || serialHex(cert.SerialNumber) != serial || !db.hasSigned(cert) {
+		if err != nil || pki.SerialHex(cert.SerialNumber) != serial || !db.hasSigned(cert) {
 			continue
 		}
 		if line, err := IndexLine(cert); err == nil {
@@ -176,7 +176,7 @@ func (db caDatabase) hasSigned(cert *x509.Certificate) bool {
 
 // HasRecord reports whether a certificate is on record, with a copy in certs/.
 func (d *Dir) HasRecord(cert *x509.Certificate) bool {
-	known, err := readCert(d.file("certs"), serialHex(cert.SerialNumber)+".pem")
+	known, err := readCert(d.file("certs"), pki.SerialHex(cert.SerialNumber)+".pem")
 	return err == nil && sameCertificate(known, cert)
 }
 
@@ -188,7 +188,7 @@ func IndexLine(cert *x509.Certificate) (string, error) {
 		return "", err
 	}
 	return fmt.Sprintf("V\t%s\t\t%s\tunknown\t/O=%s/OU=%s/serialNumber=%s\n",
-		indexTime(cert.NotAfter), serialHex(cert.SerialNumber), pki.Organization, subject.Type.OU(), subject.ID), nil
+		indexTime(cert.NotAfter), pki.SerialHex(cert.SerialNumber), pki.Organization, subject.Type.OU(), subject.ID), nil
 }
 
 // indexTime formats a time for db/index. As in the certificate itself, the year has
@@ -199,16 +199,6 @@ func indexTime(t time.Time) string {
 		return t.Format("060102150405Z")
 	}
 	return t.Format("20060102150405Z")
-}
-
-// serialHex formats a serial number as OpenSSL does: upper-case hex, an even number
-// of digits.
-func serialHex(n *big.Int) string {
-	s := strings.ToUpper(n.Text(16))
-	if len(s)%2 == 1 {
-		s = "0" + s
-	}
-	return s
 }
 
 // subjectID returns the ID of the node in the subject of the certificate with a serial

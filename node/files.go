@@ -150,7 +150,7 @@ func checkSafeForSuperuser(path string) error {
 // ReplaceKeyFile replaces the root key's file with a newly encrypted one. The new
 // file is read back and must pass check before the old one is removed.
 func ReplaceKeyFile(path string, pem []byte, check func(pem []byte) error) error {
-	if err := CheckReplaceable(path); err != nil {
+	if err := CheckKeyFileReplaceable(path); err != nil {
 		return err
 	}
 	err := durable.ReplaceChecked(path, pem, 0o600, func(written []byte) error {
@@ -168,10 +168,10 @@ func ReplaceKeyFile(path string, pem []byte, check func(pem []byte) error) error
 	return nil
 }
 
-// CheckReplaceable checks that [ReplaceKeyFile] would leave no copy of the old key
+// CheckKeyFileReplaceable checks that [ReplaceKeyFile] would leave no copy of the old key
 // file. It fails if path is not a regular file, or if the file has several names (hard
 // links): under the other names the key would keep its old passphrase.
-func CheckReplaceable(path string) error {
+func CheckKeyFileReplaceable(path string) error {
 	file, err := durable.Target(path)
 	if err != nil {
 		return err

@@ -226,7 +226,7 @@ func (d *Dir) peerGrants(id string) (list []grant, serial string, err error) {
 	folder, certSubnet := "peers/"+id+"/", ""
 	cert, certErr := readCert(d.file("peers", id), "peercert.crt")
 	if certErr == nil {
-		serial = serialHex(cert.SerialNumber)
+		serial = pki.SerialHex(cert.SerialNumber)
 		// No peer accepts a certificate with an invalid comment.
 		if subnet, ok, err := pki.SubnetComment(cert); err == nil && ok {
 			certSubnet = subnet
@@ -298,7 +298,7 @@ func (d *Dir) nodesWithoutCopy() (map[string]bool, error) {
 	}
 	known := make(map[string]bool)
 	for _, cert := range certs {
-		known[serialHex(cert.SerialNumber)] = true
+		known[pki.SerialHex(cert.SerialNumber)] = true
 	}
 	index, err := d.database().index()
 	if err != nil {

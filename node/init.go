@@ -270,7 +270,7 @@ func (d *Dir) replaceBlank(path string, data []byte) error {
 func (d *Dir) generatedFiles() []infobundle.File {
 	return append([]infobundle.File{
 		{Name: "db/index.attr", Data: []byte("unique_subject = no\n")},
-		{Name: "db/serial", Data: []byte(serialHex(randomSerial()) + "\n")},
+		{Name: "db/serial", Data: []byte(pki.SerialHex(randomSerial()) + "\n")},
 		{Name: "db/crlnumber", Data: []byte("1001\n")},
 		{Name: "root-ca.conf", Data: rootCAConf(d.identity)},
 	}, d.counterFiles()...)

@@ -220,9 +220,9 @@ func (l *Locked) FileCertificate(cert *x509.Certificate) error {
 	if err := l.d.root.CheckSignature(cert.SignatureAlgorithm, cert.RawTBSCertificate, cert.Signature); err != nil {
 		return fmt.Errorf("the certificate was not signed with this node's root key: %w", err)
 	}
-	known, err := readCert(l.d.file("certs"), serialHex(cert.SerialNumber)+".pem")
+	known, err := readCert(l.d.file("certs"), pki.SerialHex(cert.SerialNumber)+".pem")
 	if err == nil && !sameCertificate(known, cert) {
-		return fmt.Errorf("another certificate with the serial number %s is filed already in %s", serialHex(cert.SerialNumber), l.d.file("certs"))
+		return fmt.Errorf("another certificate with the serial number %s is filed already in %s", pki.SerialHex(cert.SerialNumber), l.d.file("certs"))
 	}
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err

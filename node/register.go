@@ -19,14 +19,37 @@ import (
 // with the same certificate, RegisterPeer changes nothing and returns already = true. Another
 // certificate replaces the registered certificate only if the latter is not valid now.
 func (d *Dir) RegisterPeer(ctx context.Context, certPEM []byte) (p *Peer, already bool, err error) {
-	cert, err := pki.ParseCertificatePEM(certPEM)
+	cert, issuer, err := parseReceived(certPEM)
 	if err != nil {
 		return nil, false, err
 	}
-	issuer, err := pki.IdentityOf(cert.RawIssuer)
+	return d.registerPeer(ctx, cert, issuer)
+}
+
+// RegisterPeerFrom does the same as [Dir.RegisterPeer], and fails if the certificate was not issued by the
+// given peer: whoever has offered the certificate must not decide which other peers are registered.
+func (d *Dir) RegisterPeerFrom(ctx context.Context, from pki.Identity, certPEM []byte) (p *Peer, already bool, err error) {
+	cert, issuer, err := parseReceived(certPEM)
 	if err != nil {
-		return nil, false, fmt.Errorf("the certificate's issuer is not a Swaptacular node: %w", err)
+		return nil, false, err
 	}
+	if issuer != from {
+		return nil, false, fmt.Errorf("the certificate was issued by %s, and not registered: expected one that was issued by %s; ask its owner for it", issuer, from)
+	}
+	return d.registerPeer(ctx, cert, issuer)
+}
+
+func parseReceived(certPEM []byte) (cert *x509.Certificate, issuer pki.Identity, err error) {
+	if cert, err = pki.ParseCertificatePEM(certPEM); err != nil {
+		return nil, issuer, err
+	}
+	if issuer, err = pki.IdentityOf(cert.RawIssuer); err != nil {
+		return nil, issuer, fmt.Errorf("the certificate's issuer is not a Swaptacular node: %w", err)
+	}
+	return cert, issuer, nil
+}
+
+func (d *Dir) registerPeer(ctx context.Context, cert *x509.Certificate, issuer pki.Identity) (p *Peer, already bool, err error) {
 	unlock, err := d.lock(ctx)
 	if err != nil {
 		return nil, false, err

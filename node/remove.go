@@ -42,7 +42,7 @@ func (d *Dir) RemovePeer(ctx context.Context, id string) (*RemovedPeer, error) {
 	if err := d.CheckRemovable(p); err != nil {
 		return nil, err
 	}
-	removed := &RemovedPeer{Identity: p.Identity, Name: p.Name, Serial: serialHex(p.Issued.SerialNumber)}
+	removed := &RemovedPeer{Identity: p.Identity, Name: p.Name, Serial: pki.SerialHex(p.Issued.SerialNumber)}
 	if removed.Subnet, err = d.keepRecord(p); err != nil {
 		return nil, err
 	}
@@ -64,8 +64,8 @@ func (d *Dir) CheckRemovable(p *Peer) error {
 	case p.Active:
 		return fmt.Errorf("peer %s has been active (it has the file ACTIVE), so that messages may wait for it, but its sub-ca.crt is missing: restore that file from a backup, or register the certificate again", id)
 	}
-	if aside := d.asideOf(id); aside != "" {
-		return fmt.Errorf("peer %s has taken the place of an earlier one with the same ID (%s), for which messages may wait: if it has the wrong root key, \"peerlink peer replace %s BUNDLE.zip\" replaces it by the right one, also by the earlier one; until its certificate is registered there is no traffic", id, aside, id)
+	if moved := d.replacedDir(id); moved != "" {
+		return fmt.Errorf("peer %s has taken the place of an earlier one with the same ID (%s), for which messages may wait: if it has the wrong root key, \"peerlink peer replace %s BUNDLE.zip\" replaces it by the right one, also by the earlier one; until its certificate is registered there is no traffic", id, moved, id)
 	}
 	if earlier := d.predecessor(p); earlier != "" {
 		return fmt.Errorf("peer %s has the subnet %s, and so the accounts, of %s, whose place it has taken, and nobody else could get them if it were removed: if it is the wrong node, \"peerlink peer replace %s BUNDLE.zip --subnet keep\" gives them to the right one", id, p.Subnet, earlier, id)

@@ -42,9 +42,9 @@ type Replacement struct {
 type ReplaceResult struct {
 	Peer     *Peer  // the new peer
 	CertFile string // the peer certificate, to be sent to the new peer
-	// Aside is the folder into which the directory of the earlier peer was moved. It is "" if that
+	// ReplacedDir is the folder into which the directory of the earlier peer was moved. It is "" if that
 	// directory stays in its place, because its peer has another ID and is deactivated.
-	Aside string
+	ReplacedDir string
 }
 
 // replacedFolder is the folder of the directories of peers that were replaced. The reference's
@@ -61,7 +61,7 @@ var keptFiles = []string{nameFile, noFollowFile, "queues.txt", "kustomization.ya
 // and signs the peer certificate for it. The caller must have made sure that both have the same owner:
 // nothing in the bundle proves that.
 //
-// A peer with the same ID is replaced by moving its directory aside; there is no traffic with the new
+// A peer with the same ID is replaced by moving its directory to the folder "replaced"; there is no traffic with the new
 // one until the certificate that it issues is registered. Certificates for the earlier root key are not
 // accepted any more. A peer with another ID is deactivated; if the new one keeps its subnet, the messages
 // that wait for it go to the new one ([Dir.CurrentSuccessor]), and are answered otherwise. ReplacePeer fails if the peer with the
@@ -105,7 +105,7 @@ func (d *Dir) ReplacePeer(ctx context.Context, r Replacement, key func() (crypto
 			return d.installPeer(dir, r.Bundle, cert, subnet)
 		})
 	} else {
-		res.Aside, err = d.replaceAuthority(r, func() (*x509.Certificate, error) { return d.signPeer(signer, r.Bundle, "") })
+		res.ReplacedDir, err = d.replaceAuthority(r, func() (*x509.Certificate, error) { return d.signPeer(signer, r.Bundle, "") })
 	}
 	if err != nil {
 		return nil, err
@@ -136,7 +136,7 @@ func (d *Dir) checkReplacingAuthority(r Replacement) error {
 	}
 	dir := d.file("peers", r.Peer)
 	if !isDir(dir) {
-		if d.asideOf(r.Peer) == "" {
+		if d.replacedDir(r.Peer) == "" {
 			return unknownPeerError(r.Peer)
 		}
 		return nil // interrupted between moving one directory away and naming the other
@@ -157,12 +157,12 @@ func (d *Dir) checkReplacingAuthority(r Replacement) error {
 
 // replaceAuthority replaces an accounting authority by one with the same ID. issue returns the peer
 // certificate, which is on record.
-func (d *Dir) replaceAuthority(r Replacement, issue func() (*x509.Certificate, error)) (aside string, err error) {
+func (d *Dir) replaceAuthority(r Replacement, issue func() (*x509.Certificate, error)) (moved string, err error) {
 	dir := d.file("peers", r.Peer)
 	kept := dir
 	if !isDir(dir) {
-		aside = d.asideOf(r.Peer)
-		kept = aside
+		moved = d.replacedDir(r.Peer)
+		kept = moved
 	}
 	files, err := keptOf(kept)
 	if err != nil {
@@ -180,15 +180,15 @@ func (d *Dir) replaceAuthority(r Replacement, issue func() (*x509.Certificate, e
 	if err := pinRevokedKeys(tmp, r.Bundle); err != nil {
 		return "", err
 	}
-	if aside == "" {
+	if moved == "" {
 		if err := d.remember(dir); err != nil {
 			return "", err
 		}
-		if aside, err = d.moveAside(r.Peer); err != nil {
+		if moved, err = d.moveToReplaced(r.Peer); err != nil {
 			return "", err
 		}
 	}
-	return aside, d.namePeer(tmp, dir)
+	return moved, d.namePeer(tmp, dir)
 }
 
 // keptOf returns the keptFiles in the directory of a peer.
@@ -206,30 +206,31 @@ func keptOf(dir string) (files []infobundle.File, err error) {
 	return files, nil
 }
 
-// moveAside moves the directory of a peer to the folder of peers that were replaced, under a new name
+// moveToReplaced moves the directory of a peer to the folder of peers that were replaced, under a new name
 // that begins with the peer's ID.
-func (d *Dir) moveAside(id string) (aside string, err error) {
+func (d *Dir) moveToReplaced(id string) (moved string, err error) {
 	if err := os.MkdirAll(d.file(replacedFolder), 0o755); err != nil {
 		return "", err
 	}
 	name := d.file(replacedFolder, id+"-"+time.Now().UTC().Format(time.DateOnly))
-	aside = name
+	moved = name
 	for n := 2; ; n++ {
-		if taken, err := exists(aside); err != nil {
+		if taken, err := exists(moved); err != nil {
 			return "", err
 		} else if !taken {
 			break
 		}
-		aside = fmt.Sprintf("%s-%d", name, n)
+		moved = fmt.Sprintf("%s-%d", name, n)
 	}
-	if err := os.Rename(d.file("peers", id), aside); err != nil {
+	if err := os.Rename(d.file("peers", id), moved); err != nil {
 		return "", err
 	}
-	return aside, errors.Join(durable.SyncDir(d.file(replacedFolder)), durable.SyncDir(d.file("peers")), durable.SyncDir(d.path))
+	return moved, errors.Join(durable.SyncDir(d.file(replacedFolder)), durable.SyncDir(d.file("peers")), durable.SyncDir(d.path))
 }
 
-// asideOf returns the directory of a peer that was moved aside last, or "" if there is none.
-func (d *Dir) asideOf(id string) (newest string) {
+// replacedDir returns the directory that [Dir.moveToReplaced] has moved last for the ID of a peer, or "" if
+// there is none.
+func (d *Dir) replacedDir(id string) (newest string) {
 	paths, _ := filesIn(d.file(replacedFolder), func(name string) bool { return strings.HasPrefix(name, id+"-") })
 	var last time.Time
 	for _, path := range paths {
@@ -249,11 +250,11 @@ func (d *Dir) EarlierSubnet(id string) string {
 	if d.identity.Type == nodetype.AccountingAuthority || checkID(id) != nil {
 		return ""
 	}
-	aside := d.asideOf(id)
-	if aside == "" {
+	moved := d.replacedDir(id)
+	if moved == "" {
 		return ""
 	}
-	cert, err := readCert(aside, "sub-ca.crt")
+	cert, err := readCert(moved, "sub-ca.crt")
 	if err != nil {
 		return ""
 	}

@@ -35,25 +35,25 @@ func (l *Locked) ReplacedPeer(ctx context.Context, r Replacement) (root *x509.Ce
 	return root, old.Subnet, nil
 }
 
-// replacedRoot returns the root certificate of a peer, also if its directory was moved aside and no
-// other one has taken its place yet.
+// replacedRoot returns the root certificate of a peer, also if its directory was moved to the folder of
+// replaced peers, and no other one has taken its place yet.
 func (l *Locked) replacedRoot(id string) (*x509.Certificate, error) {
 	dir := l.d.file("peers", id)
-	if aside := l.d.asideOf(id); !isDir(dir) && aside != "" {
-		dir = aside
+	if moved := l.d.replacedDir(id); !isDir(dir) && moved != "" {
+		dir = moved
 	}
 	return readCert(dir, "root-ca.crt")
 }
 
-// CheckReplaceable checks, before a certificate that was signed elsewhere is recorded, that
+// CheckReplacementFiling checks, before a certificate that was signed elsewhere is recorded, that
 // [Locked.FileReplacement] can file it: that the peer is still the one with the root certificate
 // replaced, and that the subnet in the certificate is that of the peer if it is kept, or else still
-// reserved. CheckReplaceable returns [ErrSubnetTaken] if the peer has another subnet
+// reserved. CheckReplacementFiling returns [ErrSubnetTaken] if the peer has another subnet
 // now, or if the subnet that was reserved for the new node has been given to another one.
 //
 // done reports whether the replacement was filed before. At an accounting authority it is always false:
 // filing the replacement again changes nothing there.
-func (l *Locked) CheckReplaceable(ctx context.Context, r Replacement, replaced *x509.Certificate, subnet string) (done bool, err error) {
+func (l *Locked) CheckReplacementFiling(ctx context.Context, r Replacement, replaced *x509.Certificate, subnet string) (done bool, err error) {
 	authority := l.d.identity.Type == nodetype.AccountingAuthority
 	root, err := l.replacedRoot(r.Peer)
 	if err != nil {
@@ -83,7 +83,7 @@ func (l *Locked) CheckReplaceable(ctx context.Context, r Replacement, replaced *
 
 // FileReplacement replaces a peer as [Dir.ReplacePeer] does, by the node for which cert was signed
 // elsewhere and recorded by [Locked.FileCertificate]. subnet is the subnet in cert, or "". The caller
-// must have called [Locked.CheckReplaceable]. FileReplacement may be interrupted at any moment, and
+// must have called [Locked.CheckReplacementFiling]. FileReplacement may be interrupted at any moment, and
 // called again. If the node has become a peer meanwhile, its earlier peer certificate stays in place, and
 // added is false.
 func (l *Locked) FileReplacement(ctx context.Context, r Replacement, cert *x509.Certificate, subnet string) (added bool, err error) {

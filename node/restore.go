@@ -266,7 +266,7 @@ func (d *Dir) rootCopies() (copies []rootCopy, err error) {
 		if d.identity != (pki.Identity{}) {
 			return id == d.identity
 		}
-		listed, err := d.database().subjectID(serialHex(c.cert.SerialNumber))
+		listed, err := d.database().subjectID(pki.SerialHex(c.cert.SerialNumber))
 		return c.file == publishedBundle || err == nil && listed == id.ID
 	}
 	return slices.DeleteFunc(copies, func(c rootCopy) bool { return !isOwn(c) }), nil

@@ -98,7 +98,7 @@ func TestBackupUnderLoad(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if r.Content != content || r.Aside != "" || r.Replaced != nil {
+	if r.Content != content || r.KeptIn != "" || r.Replaced != nil {
 		t.Errorf("restored is %+v, want %+v", r, content)
 	}
 	restored := openOwned(t, other)
@@ -538,16 +538,16 @@ func TestRestoreKeepsOld(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 			continue
 		}
-		if names := fileNames(t, filepath.Dir(path)); len(names) != 2 || names[0] != filepath.Base(r.Aside) {
+		if names := fileNames(t, filepath.Dir(path)); len(names) != 2 || names[0] != filepath.Base(r.KeptIn) {
 			t.Errorf("%s: the folder contains %q", name, names)
 		}
 		if good != (r.Replaced != nil) || good && r.Replaced.Messages != 3 {
 			t.Errorf("%s: replaced is %+v", name, r.Replaced)
 		}
-		kept := filepath.Join(r.Aside, "messages.db")
+		kept := filepath.Join(r.KeptIn, "messages.db")
 		if good {
 			wantQueued(t, openOwned(t, kept), "q", "1", "2", "3")
-		} else if kept := stateOf(t, r.Aside); !maps.Equal(kept, before) {
+		} else if kept := stateOf(t, r.KeptIn); !maps.Equal(kept, before) {
 			t.Errorf("%s: kept are %q of %q", name, slices.Sorted(maps.Keys(kept)), slices.Sorted(maps.Keys(before)))
 		}
 		// If the process is killed before the old log is removed, SQLite must not use that with the new file.
@@ -555,7 +555,7 @@ func TestRestoreKeepsOld(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if log, err := readWAL(filepath.Join(r.Aside, "messages.db-wal")); !good && (err != nil || log.continues(token)) {
+		if log, err := readWAL(filepath.Join(r.KeptIn, "messages.db-wal")); !good && (err != nil || log.continues(token)) {
 			t.Errorf("%s: the old log continues the new file, %v", name, err)
 		}
 		wantQueued(t, openOwned(t, path), "q", "1")
@@ -572,7 +572,7 @@ func TestRestoreRemovesSecondName(t *testing.T) {
 	backup := makeBackup(t, s.path)
 	putBodies(t, s, "q", "2")
 	path := killed(t, s)
-	a := aside{store: path, owner: "me"}
+	a := keptStore{store: path, owner: "me"}
 	if err := a.keep(testContext(t)); err != nil {
 		t.Fatal(err)
 	}
@@ -596,7 +596,7 @@ func TestRestoreRemovesSecondName(t *testing.T) {
 	if names := fileNames(t, filepath.Dir(path)); len(names) != 2 {
 		t.Errorf("the folder contains %q", names)
 	}
-	wantQueued(t, openOwned(t, filepath.Join(r.Aside, "messages.db")), "q", "1", "2")
+	wantQueued(t, openOwned(t, filepath.Join(r.KeptIn, "messages.db")), "q", "1", "2")
 }
 
 // copyInChild makes a backup, or restores one, and prints a line at each step of the progress.

@@ -324,7 +324,7 @@ func TestStatsAndPeek(t *testing.T) {
 	if want := fmt.Sprintf("[{Name:accounts_in Depth:5 Oldest:%s SetAside:0 Total:5} {Name:q Depth:0 Oldest:%s SetAside:0 Total:0}]", in.Oldest, time.Time{}); got != want {
 		t.Errorf("got  %s\nwant %s", got, want)
 	}
-	if in.Oldest.Before(before) || in.Oldest.After(time.Now()) || stats.FileBytes == 0 || stats.Trouble != nil {
+	if in.Oldest.Before(before) || in.Oldest.After(time.Now()) || stats.FileBytes == 0 || stats.Problem != nil {
 		t.Errorf("%+v", stats)
 	}
 	ms, err := s.Peek(ctx, "accounts_in", 3)

@@ -42,7 +42,7 @@ type disk struct {
 	freeOnDisk int64     // bytes on the disk that were free when last measured
 	short      bool      // freeOnDisk is less than minFree
 	cause      fullCause // the cause of almostFull
-	almostFull *Trouble  // why messages of peers may fill only the window, or, without the reserve, nothing; nil: they may use all space
+	almostFull *Problem  // why messages of peers may fill only the window, or, without the reserve, nothing; nil: they may use all space
 }
 
 // window is how many bytes messages of peers may have while the disk is almost full, and
@@ -141,8 +141,8 @@ func (d *disk) hasRoomForPeers(unconsumed int64) bool {
 	return d.almostFull == nil || d.cause == littleSpace && d.freeOnDisk >= d.window() && unconsumed < d.window()
 }
 
-// trouble returns d.almostFull, as of the last check.
-func (d *disk) trouble() *Trouble {
+// problem returns d.almostFull, as of the last check.
+func (d *disk) problem() *Problem {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.almostFull
@@ -199,7 +199,7 @@ func (d *disk) check(freeInFile int64, r *reserve) {
 		d.almostFull = nil
 		d.log.Info("the disk has space again, messages of peers are accepted", "free", free)
 	case cause != notFull && (cause != before || cause == reserveFailed):
-		t := &Trouble{Since: time.Now(), Err: d.explainFull(free, r)}
+		t := &Problem{Since: time.Now(), Err: d.explainFull(free, r)}
 		if before == notFull {
 			d.logFull(free, r)
 		} else {

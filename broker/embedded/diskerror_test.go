@@ -103,14 +103,14 @@ func TestResumesAfterDiskError(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			eventually(t, "in trouble", func() bool { return errors.Is(s.Health(), test.reason) })
+			eventually(t, "the problem", func() bool { return errors.Is(s.Health(), test.reason) })
 			if _, err := os.Stat(s.path + "-reserve"); (err == nil) != test.reserve {
 				t.Errorf("the reserve exists: %v, want %v", err == nil, test.reserve)
 			}
 			d.reason.Store(nil)
 			good := time.Now()
 			eventually(t, "stored", func() bool { return statsOf(t, s, "accounts_in").Depth == 1 })
-			eventually(t, "free of trouble", func() bool { return s.Health() == nil })
+			eventually(t, "the end of the problem", func() bool { return s.Health() == nil })
 			if took := time.Since(good); took > 5*time.Second {
 				t.Errorf("it took %v until messages were stored again", took)
 			}
@@ -199,11 +199,11 @@ type fullFailure struct{}
 func (fullFailure) Error() string { return "database or disk is full" }
 func (fullFailure) Code() int     { return sqlite3.SQLITE_FULL }
 
-// After a write has failed, for any reason, the trouble lasts as long as nothing can be
+// After a write has failed, for any reason, the problem lasts as long as nothing can be
 // stored, also if the free space of the disk does not show that, as with a quota, and if
-// no further message is sent. Messages can be removed meanwhile. The trouble ends soon
+// no further message is sent. Messages can be removed meanwhile. The problem ends soon
 // after writing is possible again, and is logged once.
-func TestTroubleLasts(t *testing.T) {
+func TestProblemLasts(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct {
 		name   string
@@ -234,14 +234,14 @@ func TestTroubleLasts(t *testing.T) {
 					}
 				}
 				if s.Health() == nil {
-					t.Fatal("no trouble, while nothing can be stored")
+					t.Fatal("no problem, while nothing can be stored")
 				}
 			}
 			d.reason.Store(nil)
 			good := time.Now()
-			eventually(t, "free of trouble", func() bool { return s.Health() == nil })
+			eventually(t, "the end of the problem", func() bool { return s.Health() == nil })
 			if took := time.Since(good); took > maxPause+4*pollInterval {
-				t.Errorf("it took %v until the trouble ended", took)
+				t.Errorf("it took %v until the problem ended", took)
 			}
 			putN(t, s, "q", 1)
 			log.want(t, "ERROR can not write the message store")
@@ -253,10 +253,10 @@ func TestTroubleLasts(t *testing.T) {
 	}
 }
 
-// The trouble lasts until there is as much space as the refused message needs: a smaller
+// The problem lasts until there is as much space as the refused message needs: a smaller
 // message that can be stored does not end it, and neither does space within a quota that
 // the disk does not have, nor the reverse.
-func TestTroubleLastsUntilSpace(t *testing.T) {
+func TestProblemLastsUntilSpace(t *testing.T) {
 	t.Parallel()
 	const size = 300_000
 	var inQuota, onDisk atomic.Int64
@@ -278,7 +278,7 @@ func TestTroubleLastsUntilSpace(t *testing.T) {
 		for end := time.Now().Add(2 * pollInterval); time.Now().Before(end); time.Sleep(time.Millisecond) {
 			_ = s.Put(testContext(t), "q", broker.Outgoing{}) // is stored when an attempt is due
 			if s.Health() == nil {
-				t.Fatalf("no trouble, while there is not enough space %s", why)
+				t.Fatalf("no problem, while there is not enough space %s", why)
 			}
 		}
 	}
@@ -290,7 +290,7 @@ func TestTroubleLastsUntilSpace(t *testing.T) {
 	inQuota.Store(2 * maxTrial)
 	lasts("on the disk")
 	onDisk.Store(1 << 30)
-	eventually(t, "free of trouble", func() bool { return s.Health() == nil })
+	eventually(t, "the end of the problem", func() bool { return s.Health() == nil })
 }
 
 // A store that fills the quota of its user is usable again when its messages were removed:
@@ -316,7 +316,7 @@ func TestShrinksInQuota(t *testing.T) {
 		t.Errorf("got %v, want %v", err, ErrFull)
 	}
 	ack(t, sub, seqs...)
-	eventually(t, "free of trouble", func() bool { return s.Health() == nil })
+	eventually(t, "the end of the problem", func() bool { return s.Health() == nil })
 }
 
 // A trial writes to a new file only, and removes it: it follows no symbolic link, and symbolic links

@@ -147,19 +147,19 @@ func testFull(t *testing.T, s *Store, log reports, freeSpace func()) {
 	f := startFlood(t, s)
 	log.want(t, "ERROR can not write the message store")
 	stats, err := s.Stats(testContext(t))
-	if err != nil || stats.Trouble == nil || stats.Trouble.Err == nil {
-		t.Errorf("stats show no trouble: %+v, %v", stats, err)
+	if err != nil || stats.Problem == nil || stats.Problem.Err == nil {
+		t.Errorf("stats show no problem: %+v, %v", stats, err)
 	}
 	// Meanwhile a retry may have failed in the same way, with an error of its own.
-	if err := s.Health(); err == nil || !strings.HasSuffix(err.Error(), stats.Trouble.Err.Error()) {
-		t.Errorf("the trouble is %v, want %v", err, stats.Trouble.Err)
+	if err := s.Health(); err == nil || !strings.HasSuffix(err.Error(), stats.Problem.Err.Error()) {
+		t.Errorf("the problem is %v, want %v", err, stats.Problem.Err)
 	}
 	before := f.confirmed.Load()
 	checkStored(t, s, int(before), int(before))
 	freeSpace()
 	log.want(t, "INFO the message store can be written again")
 	if err := s.Health(); err != nil {
-		t.Errorf("there is trouble still: %v", err)
+		t.Errorf("there is a problem still: %v", err)
 	}
 	for f.confirmed.Load() == before {
 		runtime.Gosched()
@@ -238,7 +238,7 @@ func TestFileGone(t *testing.T) {
 			back := swap(t, s.path)
 			testFull(t, s, log, func() {
 				if err := s.Health(); !errors.Is(err, errGone) {
-					t.Errorf("the trouble is %v, want %v", err, errGone)
+					t.Errorf("the problem is %v, want %v", err, errGone)
 				}
 				back()
 			})
@@ -248,7 +248,7 @@ func TestFileGone(t *testing.T) {
 
 // Closing a store that can not write ends soon, reports an error for each operation that
 // is not stored, and does not lose confirmed ones.
-func TestCloseInTrouble(t *testing.T) {
+func TestCloseWithProblem(t *testing.T) {
 	t.Parallel()
 	log := make(reports, 10)
 	s := openTest(t, Options{Logger: slog.New(log), MaxPending: 100})
@@ -541,6 +541,6 @@ func TestReserveImpossible(t *testing.T) {
 	}
 	s := openFile(t, path, Options{MinFree: 1 << 20, Reserve: 1 << 20, Service: true})
 	if err := s.Health(); err == nil || !strings.Contains(err.Error(), "reserve of the message store can not be made") {
-		t.Errorf("the trouble is %v", err)
+		t.Errorf("the problem is %v", err)
 	}
 }

@@ -6,7 +6,7 @@ import (
 	"os"
 )
 
-// errGone is the [Trouble] of a store whose files were removed, moved or replaced while it
+// errGone is the [Problem] of a store whose files were removed, moved or replaced while it
 // was open. Data written to them would be lost when the process ends, so no operation is
 // confirmed until the files are back.
 var errGone = errors.New("embedded: the message store is not where it was opened")

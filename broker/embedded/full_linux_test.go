@@ -123,7 +123,7 @@ func TestFillAndDrain(t *testing.T) {
 			t.Fatalf("round %d: after %d received and %d sent messages: %v", round, in, out, err)
 		}
 		fillDisk(t, ballast)
-		eventually(t, "in trouble", func() bool { return s.Health() != nil })
+		eventually(t, "the problem", func() bool { return s.Health() != nil })
 		within("refuse", func(ctx context.Context) error {
 			if err := s.Put(ctx, "q", outgoing); !errors.Is(err, ErrFull) {
 				return err
@@ -144,7 +144,7 @@ func TestFillAndDrain(t *testing.T) {
 			return err
 		})
 		within("release", func(ctx context.Context) error { return s.Unbind(ctx, q) })
-		eventually(t, "in trouble", func() bool { return s.Health() != nil })
+		eventually(t, "the problem", func() bool { return s.Health() != nil })
 
 		for taken := len(ds); taken < out; taken += len(ds) {
 			if ds, err = c.Next(ctx, 1000); err != nil {
@@ -162,7 +162,7 @@ func TestFillAndDrain(t *testing.T) {
 			ack(t, sub, seqs...)
 		}
 		sub.Close()
-		eventually(t, "free of trouble", func() bool { return s.Health() == nil })
+		eventually(t, "the end of the problem", func() bool { return s.Health() == nil })
 		eventually(t, "a reserve again", func() bool { _, err := os.Stat(path + "-reserve"); return err == nil })
 		if err := os.Remove(ballast); err != nil {
 			t.Fatal(err)
@@ -428,7 +428,7 @@ func TestOpenOnFullDisk(t *testing.T) {
 	fillDisk(t, filepath.Join(dir, "ballast"))
 	s = openFile(t, path, o)
 	if admitted(t, s, "a") || s.Health() == nil {
-		t.Errorf("admitted on a full disk, the trouble is %v", s.Health())
+		t.Errorf("admitted on a full disk, the problem is %v", s.Health())
 	}
 	sub := subscribe(t, s, "accounts_in")
 	_, seqs := take(t, sub, 100)
@@ -454,7 +454,7 @@ func TestOpenOnFullQuota(t *testing.T) {
 	fillDisk(t, filepath.Join(dir, "ballast"))
 	s = openFile(t, path, o)
 	if s.Health() == nil {
-		t.Error("no trouble without a reserve")
+		t.Error("no problem without a reserve")
 	}
 	sub := subscribe(t, s, "accounts_in")
 	_, seqs := take(t, sub, 100)
@@ -514,7 +514,7 @@ func TestManyRemovedOnFullDisk(t *testing.T) {
 		}
 		return true
 	})
-	eventually(t, "free of trouble, with a reserve", func() bool {
+	eventually(t, "the end of the problem, with a reserve", func() bool {
 		_, err := os.Stat(path + "-reserve")
 		return s.Health() == nil && err == nil
 	})

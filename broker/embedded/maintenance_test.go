@@ -93,7 +93,7 @@ func TestMaintenanceGoesOnWithLittleSpace(t *testing.T) {
 	if err := <-blocking; err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "the failure", func() bool { return s.writer.trouble.Load() != nil })
+	eventually(t, "the failure", func() bool { return s.writer.problem.Load() != nil })
 	some.Store(true)
 	for _, result := range results {
 		if err := <-result; err != nil {

@@ -352,7 +352,7 @@ func damage(t *testing.T, path string) {
 
 // Damage that a running service finds, because the previous one has closed the store, is
 // reported by Health and logged, for as long as it exists. Queues without damage work.
-func TestDamageIsTrouble(t *testing.T) {
+func TestDamageIsProblem(t *testing.T) {
 	path := damagedStore(t)
 	log := make(reports, 10)
 	s := openFile(t, path, Options{Service: true, Logger: slog.New(log)})
@@ -377,12 +377,12 @@ func TestDamageIsTrouble(t *testing.T) {
 	}
 	s.flush()
 	if err := s.Health(); !errors.Is(err, errDamaged) || !strings.Contains(err.Error(), "bad") {
-		t.Errorf("trouble is %v, want errDamaged of the queue", err)
+		t.Errorf("the problem is %v, want errDamaged of the queue", err)
 	}
 	s.faults.interval = 0
 	s.faults.recheck()
 	if err := s.Health(); !errors.Is(err, errDamaged) {
-		t.Errorf("after a check of the damaged file the trouble is %v, want errDamaged", err)
+		t.Errorf("after a check of the damaged file the problem is %v, want errDamaged", err)
 	}
 	s.faults.record("read messages of queue bad", nil)
 	log.want(t, "INFO the message store can be read again")
@@ -391,7 +391,7 @@ func TestDamageIsTrouble(t *testing.T) {
 	}
 }
 
-// A failed read that is not repeated is a trouble only until a check of the file finds no
+// A failed read that is not repeated is a problem only until a check of the file finds no
 // damage.
 func TestReadFaultEnds(t *testing.T) {
 	log := make(reports, 10)
@@ -399,7 +399,7 @@ func TestReadFaultEnds(t *testing.T) {
 	s.faults.interval = time.Millisecond
 	s.faults.record("watch accounts_in", errDamaged) // as SQLite reports an input error
 	log.want(t, "ERROR can not read the message store")
-	eventually(t, "the end of the trouble", func() bool { return s.Health() == nil })
+	eventually(t, "the end of the problem", func() bool { return s.Health() == nil })
 	log.want(t, "INFO the message store can be read again")
 }
 

@@ -302,7 +302,7 @@ func TestDiskIsFull(t *testing.T) {
 	} {
 		d := disk{minFree: least, log: slog.New(slog.DiscardHandler), freeBytes: func() (int64, error) { return tt.free, tt.err }}
 		d.check(tt.inside, &reserve{})
-		if got := d.trouble() != nil; got != tt.want {
+		if got := d.problem() != nil; got != tt.want {
 			t.Errorf("%d bytes free and %d in the file, %v: %v", tt.free, tt.inside, tt.err, got)
 		}
 	}
@@ -339,7 +339,7 @@ func TestDiskFloor(t *testing.T) {
 	s := openTest(t, Options{MinFree: floor, Logger: slog.New(log), freeBytes: func(string) (int64, error) { return free.Load(), nil }})
 	log.want(t, "WARN the disk is almost full")
 	if !admitted(t, s, "a") || s.Health() == nil {
-		t.Errorf("not admitted, or the trouble is %v", s.Health())
+		t.Errorf("not admitted, or the problem is %v", s.Health())
 	}
 	declareTest(t, s, "q")
 	putBodies(t, s, "q", "still possible")
@@ -393,7 +393,7 @@ func TestRefusalsDelayNoPeer(t *testing.T) {
 		t.Errorf("20 messages took %v", took)
 	}
 	if s.Health() == nil {
-		t.Error("no trouble, although messages of applications are refused")
+		t.Error("no problem, although messages of applications are refused")
 	}
 }
 

@@ -42,7 +42,7 @@ type faults struct {
 
 // failedRead is a read that has failed, and has not succeeded since.
 type failedRead struct {
-	Trouble
+	Problem
 	last time.Time // when the read failed last
 }
 
@@ -68,7 +68,7 @@ func (f *faults) record(what string, err error) {
 		before.last = time.Now()
 	case isFault(err) && len(f.reads) < maxFaults:
 		now := time.Now()
-		f.reads[what] = &failedRead{Trouble{Since: now, Err: fmt.Errorf("%s: %w", what, err)}, now}
+		f.reads[what] = &failedRead{Problem{Since: now, Err: fmt.Errorf("%s: %w", what, err)}, now}
 		f.log.Error("can not read the message store", "reading", what, "err", err)
 		f.setTimer()
 	case err == nil && before != nil:
@@ -115,15 +115,15 @@ func (f *faults) stop() {
 	}
 }
 
-// trouble returns the error of the read that has failed for the longest time, or nil if no
+// problem returns the error of the read that has failed for the longest time, or nil if no
 // read is known to fail.
-func (f *faults) trouble() *Trouble {
+func (f *faults) problem() *Problem {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	var oldest *Trouble
+	var oldest *Problem
 	for _, r := range f.reads {
 		if oldest == nil || r.Since.Before(oldest.Since) {
-			oldest = &r.Trouble
+			oldest = &r.Problem
 		}
 	}
 	return oldest

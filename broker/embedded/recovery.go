@@ -14,7 +14,7 @@ func (w *writer) pollForeignCommits() {
 }
 
 // poll detects changes of the file and the disk by other processes, and tries to end the
-// trouble if no postponed operation does so.
+// problem if no postponed operation does so.
 func (w *writer) poll() {
 	w.pollForeignCommits()
 	if err := w.db.checkNotGone(); err != nil {
@@ -30,7 +30,7 @@ func (w *writer) poll() {
 	}
 }
 
-// tryRecovery ends the trouble, if there is any, and if messages like those that could not be
+// tryRecovery ends the problem, if there is any, and if messages like those that could not be
 // written can be stored now.
 func (w *writer) tryRecovery() {
 	if w.lastError() == nil {
@@ -46,7 +46,7 @@ func (w *writer) tryRecovery() {
 }
 
 // checkCanStore returns an error unless messages like those that could not be written since
-// the trouble began can be stored now: it checks the free space, writes a file, since the
+// the problem began can be stored now: it checks the free space, writes a file, since the
 // free space does not account for a user's quota, and commits an empty transaction.
 func (w *writer) checkCanStore() error {
 	n := w.unwritten
@@ -120,25 +120,25 @@ func (w *writer) handleForeignCommit() error {
 	return err
 }
 
-// recordFailure begins or continues the trouble with err, and logs the first failure.
+// recordFailure begins or continues the problem with err, and logs the first failure.
 func (w *writer) recordFailure(err error) {
 	err = explain(err)
 	w.ioFailed = w.ioFailed || errors.As(err, new(*ioError))
-	if t := w.trouble.Load(); t != nil {
-		w.trouble.Store(&Trouble{Since: t.Since, Err: err})
+	if t := w.problem.Load(); t != nil {
+		w.problem.Store(&Problem{Since: t.Since, Err: err})
 		return
 	}
-	w.trouble.Store(&Trouble{Since: time.Now(), Err: err})
+	w.problem.Store(&Problem{Since: time.Now(), Err: err})
 	w.log.Error("can not write the message store, trying again; nothing is confirmed until it can be written", "err", err)
 }
 
-// recordRecovery ends the trouble.
+// recordRecovery ends the problem.
 func (w *writer) recordRecovery() {
 	w.pause, w.retry, w.retryTimer = 0, time.Time{}, nil
 	w.onlyCollecting = false
 	w.unwritten = need{}
 	w.setRefusing(nil)
-	if t := w.trouble.Swap(nil); t != nil {
+	if t := w.problem.Swap(nil); t != nil {
 		w.log.Info("the message store can be written again", "after", time.Since(t.Since).Round(time.Millisecond))
 	}
 }

@@ -28,10 +28,10 @@ func refusal(err error) error {
 	return fmt.Errorf("%w: %w", ErrUnwritable, err)
 }
 
-// lastError returns the error of the present trouble: of the last attempt or check that has
-// failed. It returns nil if there is no trouble.
+// lastError returns the error of the present problem: of the last attempt or check that has
+// failed. It returns nil if there is no problem.
 func (w *writer) lastError() error {
-	if t := w.trouble.Load(); t != nil {
+	if t := w.problem.Load(); t != nil {
 		return t.Err
 	}
 	return nil

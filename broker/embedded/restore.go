@@ -24,10 +24,10 @@ import (
 // Restored is what [Restore] has done.
 type Restored struct {
 	Content // of the restored store
-	// Aside is the folder in which the store that was there before is kept, in a file of the same name;
+	// KeptIn is the folder in which the store that was there before is kept, in a file of the same name;
 	// "" if there was none.
-	Aside string
-	// Replaced is what the store in Aside contains. It is nil if there was none, or if it could not be
+	KeptIn string
+	// Replaced is what the store in KeptIn contains. It is nil if there was none, or if it could not be
 	// opened.
 	Replaced *Content
 }
@@ -67,7 +67,7 @@ func restore(ctx context.Context, path, from string, o CopyOptions) (done Restor
 	if done.Content, err = prepareRestored(ctx, tmp, from, o); err != nil {
 		return done, fmt.Errorf("%s: %w", from, err)
 	}
-	a := aside{store: path, owner: o.Owner}
+	a := keptStore{store: path, owner: o.Owner}
 	defer a.end()
 	if err := a.keep(ctx); err != nil {
 		return done, err
@@ -75,7 +75,7 @@ func restore(ctx context.Context, path, from string, o CopyOptions) (done Restor
 	if err := a.replaceBy(tmp); err != nil {
 		return done, err
 	}
-	done.Aside, done.Replaced = a.folder, a.content
+	done.KeptIn, done.Replaced = a.folder, a.content
 	return done, nil
 }
 
@@ -95,8 +95,8 @@ func removeLeftovers(path string) {
 func removeSecondNames(path string) {
 	entries, _ := os.ReadDir(filepath.Dir(path))
 	for _, e := range entries {
-		a := aside{store: path, folder: filepath.Join(filepath.Dir(path), e.Name())}
-		if strings.HasPrefix(e.Name(), asidePrefix) && sameFile(a.nameOf(path), path) {
+		a := keptStore{store: path, folder: filepath.Join(filepath.Dir(path), e.Name())}
+		if strings.HasPrefix(e.Name(), keptPrefix) && sameFile(a.nameOf(path), path) {
 			a.discard()
 		}
 	}
@@ -107,7 +107,7 @@ func removeSecondNames(path string) {
 func checkNotSecondName(path string) error {
 	folder := filepath.Dir(path)
 	store := filepath.Join(filepath.Dir(folder), filepath.Base(path))
-	if !strings.HasPrefix(filepath.Base(folder), asidePrefix) || !sameFile(path, store) {
+	if !strings.HasPrefix(filepath.Base(folder), keptPrefix) || !sameFile(path, store) {
 		return nil
 	}
 	return fmt.Errorf("%w: it is a second name of %s, which is in use: a restore that was killed has left it; use that one. The next start of the service removes this name", broker.ErrInUse, store)
@@ -171,8 +171,8 @@ func copyBytes(ctx context.Context, to, from string, size int64, progress func(d
 	return cmp.Or(err, out.Close())
 }
 
-// aside keeps the files of a store that is replaced, in a new folder.
-type aside struct {
+// keptStore keeps the files of a store that is replaced, in a new folder.
+type keptStore struct {
 	store, owner string
 	folder       string   // "" if there is no store
 	content      *Content // of a store that could be opened
@@ -180,15 +180,15 @@ type aside struct {
 	replaced     bool     // the store has been replaced
 }
 
-// asidePrefix is the beginning of the name of a folder with a replaced store.
-const asidePrefix = "before-restore-"
+// keptPrefix is the beginning of the name of a folder with a replaced store.
+const keptPrefix = "before-restore-"
 
-// asideSuffixes are those of [storeSuffixes] whose files are kept. SQLite and this program create the other files
+// keptSuffixes are those of [storeSuffixes] whose files are kept. SQLite and this program create the other files
 // when they need them.
-var asideSuffixes = []string{"", "-wal", lastTokenSuffix}
+var keptSuffixes = []string{"", "-wal", lastTokenSuffix}
 
 // keep gives the files of the store a second name in the folder.
-func (a *aside) keep(ctx context.Context) error {
+func (a *keptStore) keep(ctx context.Context) error {
 	if files, err := a.files(); err != nil || len(files) == 0 {
 		return err
 	}
@@ -214,7 +214,7 @@ func (a *aside) keep(ctx context.Context) error {
 }
 
 // copyFile copies a file of the store to the folder.
-func (a *aside) copyFile(ctx context.Context, file string) error {
+func (a *keptStore) copyFile(ctx context.Context, file string) error {
 	a.unlock() // as closing the file would do
 	tmp, err := durable.PrepareEmpty(a.nameOf(file))
 	if err != nil {
@@ -228,8 +228,8 @@ func (a *aside) copyFile(ctx context.Context, file string) error {
 }
 
 // files returns the files of the store that exist.
-func (a *aside) files() (found []string, err error) {
-	for _, suffix := range asideSuffixes {
+func (a *keptStore) files() (found []string, err error) {
+	for _, suffix := range keptSuffixes {
 		_, err := os.Lstat(a.store + suffix)
 		switch {
 		case err == nil:
@@ -242,13 +242,13 @@ func (a *aside) files() (found []string, err error) {
 }
 
 // nameOf returns the name of a file of the store in the folder.
-func (a *aside) nameOf(file string) string { return filepath.Join(a.folder, filepath.Base(file)) }
+func (a *keptStore) nameOf(file string) string { return filepath.Join(a.folder, filepath.Base(file)) }
 
 // settle moves everything that is in the write-ahead log into the file, and removes the log, so that a
 // single rename replaces the store. The file stays locked. A store that can not be opened stays as it is.
 // settle returns [ErrOwner] if the store belongs to another owner, and [broker.ErrInUse] if another
 // process has it open.
-func (a *aside) settle() error {
+func (a *keptStore) settle() error {
 	if info, err := os.Stat(a.store); err != nil || info.Size() == 0 || !info.Mode().IsRegular() {
 		return nil
 	}
@@ -288,7 +288,7 @@ func checkReadable(path string) error {
 	return err
 }
 
-func (a *aside) settleOn(c *conn) error {
+func (a *keptStore) settleOn(c *conn) error {
 	if _, err := fileVersion(c); err != nil {
 		return err
 	}
@@ -329,7 +329,7 @@ func (a *aside) settleOn(c *conn) error {
 
 // makeAsideFolder creates a folder for a replaced store, named after the present time.
 func makeAsideFolder(parent string) (string, error) {
-	name := filepath.Join(parent, asidePrefix+time.Now().UTC().Format("20060102T150405Z"))
+	name := filepath.Join(parent, keptPrefix+time.Now().UTC().Format("20060102T150405Z"))
 	for n := 1; ; n++ {
 		folder := name
 		if n > 1 {
@@ -342,7 +342,7 @@ func makeAsideFolder(parent string) (string, error) {
 }
 
 // replaceBy puts the prepared store in the place of the old one.
-func (a *aside) replaceBy(next *durable.Prepared) error {
+func (a *keptStore) replaceBy(next *durable.Prepared) error {
 	// The write-ahead log of a store that could not be opened is still there. SQLite must not take it for that
 	// of the new file.
 	token := rand.Uint32()
@@ -373,7 +373,7 @@ func (a *aside) replaceBy(next *durable.Prepared) error {
 }
 
 // unlock unlocks the file of the old store.
-func (a *aside) unlock() {
+func (a *keptStore) unlock() {
 	if a.locked != nil {
 		_ = a.locked.close()
 		a.locked = nil
@@ -381,7 +381,7 @@ func (a *aside) unlock() {
 }
 
 // end unlocks the old store, and removes the folder unless the store was replaced.
-func (a *aside) end() {
+func (a *keptStore) end() {
 	a.unlock()
 	if !a.replaced && a.folder != "" {
 		a.discard()
@@ -389,8 +389,8 @@ func (a *aside) end() {
 }
 
 // discard removes the second names of the files, and the folder.
-func (a *aside) discard() {
-	for _, suffix := range asideSuffixes {
+func (a *keptStore) discard() {
+	for _, suffix := range keptSuffixes {
 		_ = os.Remove(a.nameOf(a.store + suffix))
 	}
 	_ = os.Remove(a.folder)

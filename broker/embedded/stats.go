@@ -12,7 +12,7 @@ import (
 type Stats struct {
 	Queues    []QueueStats // sorted by name
 	FileBytes int64        // size of the file and its write-ahead log
-	Trouble   *Trouble     // nil unless the store can not be written
+	Problem   *Problem     // nil unless the store can not be written
 	// Unconsumed has the bytes of the messages received from each peer that no application has
 	// consumed. PeerQuota is how many there may be of each peer; 0: no limit.
 	Unconsumed map[string]int64
@@ -21,9 +21,9 @@ type Stats struct {
 	MinFree    int64 // the free bytes from which few messages of peers are accepted; 0: no limit
 }
 
-// Trouble is the reason why, and the time since when, a store can not be written or read, or
+// Problem is the reason why, and the time since when, a store can not be written or read, or
 // accepts few or no messages of peers.
-type Trouble struct {
+type Problem struct {
 	Since time.Time
 	Err   error
 }
@@ -53,7 +53,7 @@ func queueStatsOf(cols []driver.Value) QueueStats {
 
 // Stats reads the figures of all queues from the file.
 func (s *Store) Stats(ctx context.Context) (Stats, error) {
-	stats := Stats{Trouble: s.writer.trouble.Load(), Unconsumed: s.quotas.all(), PeerQuota: s.quotas.limit, FreeBytes: -1, MinFree: s.disk.minFree}
+	stats := Stats{Problem: s.writer.problem.Load(), Unconsumed: s.quotas.all(), PeerQuota: s.quotas.limit, FreeBytes: -1, MinFree: s.disk.minFree}
 	if free, err := s.disk.freeBytes(); err == nil {
 		stats.FreeBytes = free
 	}
@@ -78,13 +78,13 @@ func (s *Store) Stats(ctx context.Context) (Stats, error) {
 // messages of peers because the disk is almost full or the reserve is missing; the error
 // contains the time since when. Otherwise it returns nil.
 func (s *Store) Health() error {
-	if t := s.writer.trouble.Load(); t != nil {
+	if t := s.writer.problem.Load(); t != nil {
 		return fmt.Errorf("message store can not be written since %s: %w", t.Since.UTC().Format(time.DateTime), t.Err)
 	}
-	if t := s.faults.trouble(); t != nil {
+	if t := s.faults.problem(); t != nil {
 		return fmt.Errorf("message store can not be read since %s: %w", t.Since.UTC().Format(time.DateTime), t.Err)
 	}
-	if t := s.disk.trouble(); t != nil {
+	if t := s.disk.problem(); t != nil {
 		return fmt.Errorf("message store accepts few or no messages of peers since %s: %w", t.Since.UTC().Format(time.DateTime), t.Err)
 	}
 	return nil

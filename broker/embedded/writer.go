@@ -79,7 +79,7 @@ type writer struct {
 	closed      bool
 	refusing    error // why messages of applications are refused immediately; nil: they are not
 
-	trouble atomic.Pointer[Trouble] // nil while writing succeeds
+	problem atomic.Pointer[Problem] // nil while writing succeeds
 
 	pulse pulse.Pulse // of the goroutine
 
@@ -89,7 +89,7 @@ type writer struct {
 	pause          time.Duration    // before the next attempt
 	retry          time.Time        // time of the next attempt
 	retryTimer     <-chan time.Time // receives at that time
-	unwritten      need             // the most that could not be written at once since the trouble began
+	unwritten      need             // the most that could not be written at once since the problem began
 	active         bool             // there were operations since the last check of the disk
 	diskChecked    time.Time        // time of the last check
 	shrinkStep     int64            // how many bytes the next step of shrinking the file releases

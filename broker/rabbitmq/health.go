@@ -69,7 +69,7 @@ type health struct {
 	mu        sync.Mutex
 	connected bool      // the last state logged was that there is a connection
 	epoch     int       // incremented with each first connection after RabbitMQ was unreachable
-	trouble   string    // the error that was logged last; "" while connected is true, and if there was none
+	problem   string    // the error that was logged last; "" while connected is true, and if there was none
 	lostAt    time.Time // when the last loss was logged
 
 	refusal atomic.Pointer[refusal] // nil if no stream has ended because of a refusal since RabbitMQ last confirmed a message, or the epoch began
@@ -168,10 +168,10 @@ func (b *Broker) Health() error {
 	h := b.health
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.connected || h.trouble == "" {
+	if h.connected || h.problem == "" {
 		return h.refusedFor(refusalGrace, peers)
 	}
-	return errors.New("no connection to RabbitMQ: " + h.trouble)
+	return errors.New("no connection to RabbitMQ: " + h.problem)
 }
 
 // currentEpoch returns the number of the current epoch. Between two epochs RabbitMQ was
@@ -190,7 +190,7 @@ func (h *health) recordConnected(version any, address string) (first bool) {
 	if h.connected {
 		return false
 	}
-	h.connected, h.trouble = true, ""
+	h.connected, h.problem = true, ""
 	h.refusal.Store(nil) // may be over since RabbitMQ was unreachable, and peers may publish nothing that would show it
 	h.epoch++
 	h.changed.Notify()
@@ -206,7 +206,7 @@ func (h *health) recordLost(l *liveConn, err error) {
 	if l.born.Before(h.lostAt) && time.Since(h.lostAt) < oneOutage {
 		return
 	}
-	h.connected, h.trouble, h.lostAt = false, err.Error(), time.Now()
+	h.connected, h.problem, h.lostAt = false, err.Error(), time.Now()
 	h.changed.Notify()
 	h.log.Warn("connection to RabbitMQ lost, the next operation that needs it reconnects", "address", l.address, "err", err)
 }
@@ -216,8 +216,8 @@ func (h *health) recordLost(l *liveConn, err error) {
 func (h *health) recordUnreachable(err error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.trouble != err.Error() {
-		h.connected, h.trouble = false, err.Error()
+	if h.problem != err.Error() {
+		h.connected, h.problem = false, err.Error()
 		h.log.Warn("no connection to RabbitMQ", "err", err)
 	}
 }

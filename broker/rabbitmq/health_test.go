@@ -15,7 +15,7 @@ import (
 
 // Health reports the current problem: none before the first use, the reason without the
 // password while there is no connection, none once there is one.
-func TestTrouble(t *testing.T) {
+func TestProblem(t *testing.T) {
 	b := openTest(t, "amqp://me:secret@127.0.0.1:1", Options{})
 	if err := b.Health(); err != nil {
 		t.Errorf("before: %v", err)
@@ -49,7 +49,7 @@ func TestTrouble(t *testing.T) {
 // needs no other call: otherwise a service that gets no requests while it is not ready
 // would never become ready. Afterwards, an earlier refusal of messages by RabbitMQ is
 // not reported any more, either.
-func TestTroubleEnds(t *testing.T) {
+func TestProblemEnds(t *testing.T) {
 	s := rabbittest.Get(t)
 	b := openTest(t, s.URL(), Options{})
 	bindAndConsume(t, b)

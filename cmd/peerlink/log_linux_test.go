@@ -111,7 +111,7 @@ func (s *server) works(routingKey string) {
 	until(s.t, "readiness", func() error {
 		l, err := admin.NewClient(address).Links(s.t.Context())
 		if err == nil && !l.Ready {
-			err = fmt.Errorf("not ready: %v", l.Troubles)
+			err = fmt.Errorf("not ready: %v", l.Problems)
 		}
 		return err
 	})

@@ -29,7 +29,7 @@ func (c *checker) checkCopies() {
 		if cert == nil || c.root == nil {
 			continue
 		}
-		if want := serialHex(cert.SerialNumber) + ".pem"; name != want {
+		if want := pki.SerialHex(cert.SerialNumber) + ".pem"; name != want {
 			c.problem(file, RuleCopy, "holds the certificate with another serial number: expected the name %s", want)
 		}
 		if err := c.root.CheckSignature(cert.SignatureAlgorithm, cert.RawTBSCertificate, cert.Signature); err != nil {
@@ -104,7 +104,7 @@ func isIndexTime(s string) bool {
 func (c *checker) checkRecords() {
 	used := make(map[string]issued) // by serial number
 	for _, i := range c.issued {
-		serial := serialHex(i.cert.SerialNumber)
+		serial := pki.SerialHex(i.cert.SerialNumber)
 		if first, ok := used[serial]; !ok {
 			used[serial] = i
 		} else if !first.cert.Equal(i.cert) {
@@ -161,7 +161,7 @@ func (c *checker) checkIndex(used map[string]issued) (listed map[string]bool) {
 		c.note("certs", RuleCopyMissing, "%d of the %d certificates in db/index have no copy here: what was signed can not be looked up any more, and if a peer is lost, so is the record of its subnet", copies, len(listed))
 	}
 	for _, i := range c.issued {
-		serial := serialHex(i.cert.SerialNumber)
+		serial := pki.SerialHex(i.cert.SerialNumber)
 		if i.file == "certs/"+serial+".pem" {
 			continue // checkDefects reports the missing line, which Repair can add
 		}
@@ -230,14 +230,4 @@ func (c *checker) checkIndexAttr() {
 		(!found || strings.TrimSpace(key) != "unique_subject" || strings.TrimSpace(value) != "no") {
 		c.warning(file, RuleIndexAttr, "holds %q: expected %q, or the reference scripts can not sign a second certificate in one name", firstLine(s), "unique_subject = no")
 	}
-}
-
-// serialHex formats a serial number as OpenSSL does: upper-case hex, an even number
-// of digits.
-func serialHex(n *big.Int) string {
-	s := fmt.Sprintf("%X", n)
-	if len(s)%2 == 1 {
-		s = "0" + s
-	}
-	return s
 }

@@ -144,7 +144,7 @@ func (r *Request) matchServer(s serverCert, cert *x509.Certificate, now time.Tim
 	case !bytes.Equal(cert.RawSubjectPublicKeyInfo, s.csr.RawSubjectPublicKeyInfo):
 		return fmt.Errorf("it has the key %s: expected %s", pki.Fingerprint(cert.PublicKey), pki.Fingerprint(s.csr.PublicKey))
 	case cert.SerialNumber.Cmp(s.serial) != 0:
-		return fmt.Errorf("it has the serial number %s: expected %s", serialHex(cert.SerialNumber), serialHex(s.serial))
+		return fmt.Errorf("it has the serial number %s: expected %s", pki.SerialHex(cert.SerialNumber), pki.SerialHex(s.serial))
 	case life < s.validity() || life > s.validity()+time.Hour:
 		return fmt.Errorf("it is valid from %s to %s: expected %d days", formatTime(cert.NotBefore), formatTime(cert.NotAfter), s.days)
 	}
@@ -162,7 +162,7 @@ func (r *Request) matchPeer(p peerCert, cert *x509.Certificate, now time.Time) e
 	case subnet != p.subnet:
 		return fmt.Errorf("it has the subnet %q: expected %q", subnet, p.subnet)
 	case cert.SerialNumber.Cmp(p.serial) != 0:
-		return fmt.Errorf("it has the serial number %s: expected %s", serialHex(cert.SerialNumber), serialHex(p.serial))
+		return fmt.Errorf("it has the serial number %s: expected %s", pki.SerialHex(cert.SerialNumber), pki.SerialHex(p.serial))
 	}
 	return nil
 }

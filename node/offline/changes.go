@@ -12,11 +12,12 @@ import (
 	"peerlink/internal/durable"
 	"peerlink/node"
 	"peerlink/node/infobundle"
+	"peerlink/node/nodetype"
 	"peerlink/node/pki"
 	"peerlink/node/signrecord"
 )
 
-// Change is a changed value in the node's own info-bundle. A missing value is "".
+// Change is a value in a request that differs from an earlier one. A missing value is "".
 type Change struct {
 	What   string `json:"what"`
 	Before string `json:"before"`
@@ -68,17 +69,24 @@ func ChangesSinceSigned(d *node.Dir, files []infobundle.File, now time.Time) (si
 	return "what was last signed here, dated " + last.info.date, compareSettings(settingsOf(last.info.files), settingsOf(files)), nil
 }
 
-// KnownPeer is what this machine knows of a peer that is to be replaced.
-type KnownPeer struct {
-	Peer    string   // node ID
-	Since   string   // describes where the state was found; "" if nothing is known
-	Changes []Change // by the replacement, compared with that state
+// ReplacementComparison is how the replacement of a peer differs from what this machine knows of the
+// peer.
+type ReplacementComparison struct {
+	Peer     string       // node ID of the peer that is to be replaced
+	Compared []Comparison // empty if nothing is known
 }
 
-// ReplacementChanges compares the replacements of peers in the request with what d, this machine's copy
-// of the node's directory, and the record of what was signed here say of these peers. The result has an
-// element for each item of the kind [KindReplacement], in the order of [Request.Summary].
-func (r *Request) ReplacementChanges(d *node.Dir) (list []KnownPeer, err error) {
+// Comparison is how a request differs from a state that is known on this machine.
+type Comparison struct {
+	Since   string // describes where the state was found
+	Changes []Change
+}
+
+// CompareReplacements compares the replacements of peers in the request with the record of what was signed
+// here, and with d, this machine's copy of the node's directory: either may be newer, and only the copy has
+// the values of a peer's stomp.toml. The result has an element for each item of the kind
+// [KindReplacement], in the order of [Request.Summary].
+func (r *Request) CompareReplacements(d *node.Dir) (list []ReplacementComparison, err error) {
 	record, err := signrecord.Read(signRecordPath(d))
 	if err != nil {
 		return nil, err
@@ -87,50 +95,63 @@ func (r *Request) ReplacementChanges(d *node.Dir) (list []KnownPeer, err error) 
 		if p.replaces == nil {
 			continue
 		}
-		known, before := KnownPeer{Peer: p.replaces.id}, []setting(nil)
-		last := -1
-		for i, e := range record {
-			if e.Kind == signrecord.PeerCert && e.NodeID == p.replaces.id {
-				last = i
-			}
+		c := ReplacementComparison{Peer: p.replaces.id}
+		if e := record.LastPeer(p.replaces.id); e != nil {
+			c.Compared = append(c.Compared, Comparison{"the certificate that was signed here on " + e.Time, p.compare(e.Certificate)})
 		}
 		peer, err := d.Peer(p.replaces.id)
-		switch {
-		case last >= 0:
-			known.Since = fmt.Sprintf("the certificate that was signed here on %s", record[last].Time)
-			before = peerSettings(record[last].NodeID, record[last].Fingerprint, record[last].Subnet, nil)
-		case err == nil:
-			known.Since = "the copy of the peer in " + d.Path()
-			before = peerSettings(peer.Identity.ID, pki.Fingerprint(peer.Root.PublicKey), peer.Subnet, peer.Stomp)
-		case !errors.Is(err, node.ErrUnknownPeer):
+		if err == nil {
+			given := "" // peer.Subnet is given to the peer only by an accounting authority
+			if r.Node.Type == nodetype.AccountingAuthority {
+				given = peer.Subnet
+			}
+			changes := p.compare(signrecord.PeerCertificate(peer.Identity, peer.Root, given, ""))
+			changes = append(changes, compareSettings(bundleSettings(peer.Stomp, peer.UpdatedAt), bundleSettings(p.stomp, p.bundle.UpdatedAt()))...)
+			c.Compared = append(c.Compared, Comparison{"the copy of the peer in " + d.Path(), changes})
+		} else if !errors.Is(err, node.ErrUnknownPeer) {
 			return nil, err
 		}
-		if known.Since != "" {
-			var stomp *node.StompConfig
-			if last < 0 && peer.Stomp != nil {
-				stomp = p.stomp
-			}
-			after := peerSettings(p.bundle.Identity.ID, pki.Fingerprint(p.bundle.Root.PublicKey), p.subnet, stomp)
-			known.Changes = compareSettings(before, after)
-			if claimed := pki.Fingerprint(p.replaces.root.PublicKey); before[1].shown != claimed && len(known.Changes) > 0 {
-				known.Changes = append(known.Changes, Change{"the earlier root key, as the request names it,", before[1].shown, claimed})
-			}
-		}
-		list = append(list, known)
+		list = append(list, c)
 	}
 	return list, nil
 }
 
-// peerSettings returns what is compared of a peer. stomp is nil if it is not known.
-func peerSettings(id, fingerprint, subnet string, stomp *node.StompConfig) []setting {
-	list := []setting{{"node ID", id, []byte(id)}, {"root key", fingerprint, []byte(fingerprint)}}
-	if subnet != "" {
-		list = append(list, setting{"subnet", subnet, []byte(subnet)})
+// compare compares the requested peer certificate with an earlier one of the peer that is replaced. If the
+// earlier one is not for the root certificate that is replaced according to the request, that is a change
+// too, unless the replacement was made before.
+func (p peerCert) compare(before signrecord.Certificate) []Change {
+	after := signrecord.PeerCertificate(p.bundle.Identity, p.bundle.Root, p.subnet, "")
+	changes := compareSettings([]setting{textSetting("node ID", before.NodeID)}, []setting{textSetting("node ID", after.NodeID)})
+	changes = append(changes, compareRoots("%s", before, after)...)
+	if before.Subnet != after.Subnet {
+		changes = append(changes, Change{"subnet", before.Subnet, after.Subnet})
 	}
+	if before.Root != after.Root {
+		claimed := signrecord.PeerCertificate(pki.Identity{Type: p.bundle.Identity.Type, ID: p.replaces.id}, p.replaces.root, "", "")
+		changes = append(changes, compareRoots("the earlier %s, as the request names it,", before, claimed)...)
+	}
+	return changes
+}
+
+// compareRoots compares the root certificates in two records. what is the format of the name of a change.
+func compareRoots(what string, before, after signrecord.Certificate) []Change {
+	switch {
+	case before.Root == after.Root:
+		return nil
+	case before.Fingerprint != after.Fingerprint:
+		return []Change{{fmt.Sprintf(what, "root key"), before.Fingerprint, after.Fingerprint}}
+	}
+	return []Change{{fmt.Sprintf(what, "root certificate"), "SHA-256 " + before.Root, "SHA-256 " + after.Root}}
+}
+
+// bundleSettings returns the values in a peer's info-bundle that have an effect here. stomp is nil if there
+// is no usable stomp.toml.
+func bundleSettings(stomp *node.StompConfig, date string) (list []setting) {
 	if stomp != nil {
-		for _, v := range stompValues(stomp) {
-			list = append(list, setting{v[0], v[1], []byte(v[1])})
-		}
+		list = stompSettings(stomp)
+	}
+	if date != "" {
+		list = append(list, textSetting("the date", date))
 	}
 	return list
 }
@@ -173,6 +194,9 @@ type setting struct {
 	value []byte
 }
 
+// textSetting returns a setting whose value is displayed as it is.
+func textSetting(name, value string) setting { return setting{name, value, []byte(value)} }
+
 // settingsOf returns the values in an info-bundle: the values of stomp.toml, the date, and
 // the hash of each file. The hashes cover values that this version does not support.
 func settingsOf(files []infobundle.File) []setting {
@@ -180,10 +204,12 @@ func settingsOf(files []infobundle.File) []setting {
 	for _, f := range files {
 		switch f.Name {
 		case infobundle.StompTOML:
-			list = append(list, stompSettings(f.Data)...)
+			// A file that can not be parsed is compared as a whole.
+			if c, err := node.ParseStompTOML(f.Data, nodeIDVariable); err == nil {
+				list = append(list, stompSettings(c)...)
+			}
 		case infobundle.UpdatedAt:
-			date := infobundle.DateOf(f.Data)
-			list = append(list, setting{"the date", date, []byte(date)})
+			list = append(list, textSetting("the date", infobundle.DateOf(f.Data)))
 		}
 	}
 	for _, f := range files {
@@ -194,40 +220,28 @@ func settingsOf(files []infobundle.File) []setting {
 	return list
 }
 
-func stompSettings(data []byte) []setting {
-	c, err := node.ParseStompTOML(data, nodeIDVariable)
-	if err != nil {
-		return nil // the file as a whole is compared
+// nodeIDVariable is passed as the peer's node ID when stomp.toml is parsed, so that the
+// variable remains visible in the values.
+const nodeIDVariable = "${NODE_ID}"
+
+// stompSettings returns the effective values of stomp.toml. The passcode is compared, and not displayed.
+func stompSettings(c *node.StompConfig) []setting {
+	list := []setting{
+		textSetting("servers", strings.Join(c.Servers, ", ")),
+		textSetting("host", fmt.Sprintf("%q", c.Host)),
+		textSetting("destination", fmt.Sprintf("%q", c.Destination)),
 	}
-	var list []setting
-	for _, v := range stompValues(c) {
-		list = append(list, setting{v[0], v[1], []byte(v[1])})
+	if c.Login != nil {
+		list = append(list, textSetting("login", fmt.Sprintf("%q", *c.Login)))
+	}
+	list = append(list, textSetting("accepted-content-types", fmt.Sprintf("%q", c.AcceptedContentTypes)))
+	if len(c.BundleURLs) > 0 {
+		list = append(list, textSetting("info-bundle-urls", strings.Join(c.BundleURLs, ", ")))
 	}
 	if c.Passcode != nil {
 		list = append(list, setting{"passcode", "given (not shown)", []byte(*c.Passcode)})
 	}
 	return list
-}
-
-// nodeIDVariable is passed as the peer's node ID when stomp.toml is parsed, so that the
-// variable remains visible in the values.
-const nodeIDVariable = "${NODE_ID}"
-
-// stompValues returns the effective values of stomp.toml, except for the passcode.
-func stompValues(c *node.StompConfig) [][2]string {
-	values := [][2]string{
-		{"servers", strings.Join(c.Servers, ", ")},
-		{"host", fmt.Sprintf("%q", c.Host)},
-		{"destination", fmt.Sprintf("%q", c.Destination)},
-	}
-	if c.Login != nil {
-		values = append(values, [2]string{"login", fmt.Sprintf("%q", *c.Login)})
-	}
-	values = append(values, [2]string{"accepted-content-types", fmt.Sprintf("%q", c.AcceptedContentTypes)})
-	if len(c.BundleURLs) > 0 {
-		values = append(values, [2]string{"info-bundle-urls", strings.Join(c.BundleURLs, ", ")})
-	}
-	return values
 }
 
 func compareSettings(before, after []setting) []Change {

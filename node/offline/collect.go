@@ -150,13 +150,13 @@ func (c *collection) addAll(ctx context.Context, items []Requested) error {
 // reserve a subnet.
 func (c *collection) checkWithPlaceholders() error {
 	for i := range c.file.ServerCerts {
-		c.file.ServerCerts[i].Serial = serialHex(c.l.NewSerial())
+		c.file.ServerCerts[i].Serial = pki.SerialHex(c.l.NewSerial())
 	}
 	placeholders := c.file
 	placeholders.PeerCerts = slices.Clone(c.file.PeerCerts)
 	used := make(map[string]bool)
 	for i := range c.file.PeerCerts {
-		c.file.PeerCerts[i].Serial = serialHex(c.l.NewSerial())
+		c.file.PeerCerts[i].Serial = pki.SerialHex(c.l.NewSerial())
 		placeholders.PeerCerts[i].Serial = c.file.PeerCerts[i].Serial
 		used[c.file.PeerCerts[i].Subnet] = true // that of a replaced peer
 	}

@@ -67,7 +67,7 @@ func TestReadCost(t *testing.T) {
 		f := requestFile{header: header{requestFormat, version, strings.Repeat("0", idDigits)}, Created: formatTime(now),
 			NodeType: aa.String(), NodeID: n.Identity().ID, Root: []byte(rootPEM)}
 		for i := range peers {
-			f.PeerCerts = append(f.PeerCerts, peerCertFile{Serial: serialHex(big.NewInt(int64(1000 + i))), Bundle: bundle, Subnet: fmt.Sprintf("%06x", i+1)})
+			f.PeerCerts = append(f.PeerCerts, peerCertFile{Serial: pki.SerialHex(big.NewInt(int64(1000 + i))), Bundle: bundle, Subnet: fmt.Sprintf("%06x", i+1)})
 		}
 		data, err := json.MarshalIndent(f, "", " ")
 		if err != nil {

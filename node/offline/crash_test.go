@@ -104,7 +104,7 @@ func TestCrashBetweenTwoAnswers(t *testing.T) {
 	if err == nil || done[0].State != Failed || !strings.Contains(err.Error(), "another certificate with the serial number") {
 		t.Errorf("the second answer: %+v, %v", done, err)
 	}
-	cert := readFileT(t, n.Path(), "certs", serialHex(r.servers[0].serial)+".pem")
+	cert := readFileT(t, n.Path(), "certs", pki.SerialHex(r.servers[0].serial)+".pem")
 	if string(cert) != string(pki.EncodeCertificatePEM(first.servers[0])) {
 		t.Error("the certificate on record was replaced")
 	}

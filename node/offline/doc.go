@@ -64,7 +64,7 @@
 // A [Replacement] is a peer certificate for a node that takes the place of a peer whose owner has lost
 // the root key ([node.Dir.ReplacePeer]). The request has the peer's earlier root certificate, so that the
 // summary shows both root keys, also on a machine without a copy of the directory.
-// [Request.ReplacementChanges] compares the replacement with what this machine knows of the peer. The
+// [Request.CompareReplacements] compares the replacement with what this machine knows of the peer. The
 // peer stays as it is until the answer is filed. If the peer was replaced by another node meanwhile, the
 // item is refused. The record of what was signed names the peer whose place a node takes: only then may
 // two certificates have the same ID with different root keys, or the same subnet.

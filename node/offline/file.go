@@ -201,7 +201,7 @@ func (f *filing) replacement(p peerCert, cert *x509.Certificate) []func() (State
 	done := false
 	check := func() (State, error) {
 		var err error
-		done, err = f.l.CheckReplaceable(f.ctx, p.replacement(), p.replaces.root, p.subnet)
+		done, err = f.l.CheckReplacementFiling(f.ctx, p.replacement(), p.replaces.root, p.subnet)
 		if err != nil {
 			err = fmt.Errorf("%w; this certificate is not filed, and must not be used", err)
 		}

@@ -9,6 +9,7 @@ import (
 	"unicode"
 
 	"peerlink/internal/excerpt"
+	"peerlink/node/pki"
 )
 
 // Bounds on requests and answers.
@@ -170,26 +171,16 @@ func isHex(s string, digits int) bool {
 	return len(s) == digits
 }
 
-// parseSerial parses a certificate's serial number, in the exact form that serialHex
+// parseSerial parses a certificate's serial number, in the exact form that [pki.SerialHex]
 // returns.
 func parseSerial(s string) (*big.Int, error) {
 	if len(s) <= 40 {
 		n, ok := new(big.Int).SetString(s, 16)
-		if ok && n.Sign() > 0 && n.BitLen() <= 159 && serialHex(n) == s {
+		if ok && n.Sign() > 0 && n.BitLen() <= 159 && pki.SerialHex(n) == s {
 			return n, nil
 		}
 	}
 	return nil, fmt.Errorf("serial number %q: expected up to 20 bytes in upper case hex", excerpt.Of(s))
-}
-
-// serialHex formats a serial number as OpenSSL does: upper-case hex, an even number of
-// digits.
-func serialHex(n *big.Int) string {
-	s := fmt.Sprintf("%X", n)
-	if len(s)%2 == 1 {
-		s = "0" + s
-	}
-	return s
 }
 
 // checkPath checks the path of an output file, or the name of a nodeinfo file. It is displayed

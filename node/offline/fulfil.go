@@ -98,7 +98,7 @@ func (r *Request) CheckConflicts(ctx context.Context, d *node.Dir) error {
 		}
 	}
 	for _, s := range r.servers {
-		checkSerial(serialHex(s.serial))
+		checkSerial(pki.SerialHex(s.serial))
 	}
 	errs = append(errs, r.checkRevoked(d))
 	var held *node.HeldSubnets
@@ -109,7 +109,7 @@ func (r *Request) CheckConflicts(ctx context.Context, d *node.Dir) error {
 		}
 	}
 	for _, p := range r.peers {
-		checkSerial(serialHex(p.serial))
+		checkSerial(pki.SerialHex(p.serial))
 		errs = append(errs, checkPeerRoot(d, p))
 		if held != nil && p.replaces != nil && p.replaces.keepSubnet {
 			errs = append(errs, held.CheckTakeover(p.replaces.id, p.bundle.Identity, p.subnet))

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"peerlink/node/nodetest"
+	"peerlink/node/pki"
 )
 
 // Filing an answer again changes nothing, also after a crash between the last
@@ -63,7 +64,7 @@ func TestLostRequest(t *testing.T) {
 		r.servers[0].serial, r.peers[0].serial, r.peers[1].serial,
 		again.servers[0].serial, again.peers[0].serial, again.peers[1].serial,
 	} {
-		used[serialHex(n)] = true
+		used[pki.SerialHex(n)] = true
 	}
 	if len(used) != 6 {
 		t.Errorf("two requests for three certificates each have the serial numbers %v", used)

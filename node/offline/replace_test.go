@@ -3,6 +3,8 @@ package offline
 import (
 	"crypto"
 	"errors"
+	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -11,6 +13,7 @@ import (
 	"time"
 
 	"peerlink/node"
+	"peerlink/node/infobundle"
 	"peerlink/node/nodetest"
 	"peerlink/node/pki"
 	"peerlink/node/signrecord"
@@ -51,8 +54,8 @@ func (c replaceCase) check(t *testing.T, d *node.Dir) {
 		t.Errorf("the new peer is %s", p.State())
 	}
 	if c.item.Peer == c.next.Identity().ID {
-		if aside, err := filepath.Glob(filepath.Join(d.Path(), "replaced", c.item.Peer+"-*", "sub-ca.crt")); err != nil || len(aside) != 1 {
-			t.Errorf("moved aside: %q, %v", aside, err)
+		if moved, err := filepath.Glob(filepath.Join(d.Path(), "replaced", c.item.Peer+"-*", "sub-ca.crt")); err != nil || len(moved) != 1 {
+			t.Errorf("moved: %q, %v", moved, err)
 		}
 		return
 	}
@@ -107,11 +110,11 @@ func TestReplacement(t *testing.T) {
 			if err := r.CheckConflicts(ctx, laptop); err != nil {
 				t.Fatal(err)
 			}
-			known, err := r.ReplacementChanges(laptop)
+			known, err := r.CompareReplacements(laptop)
 			changed := func(what string) bool {
-				return slices.ContainsFunc(known[0].Changes, func(c Change) bool { return c.What == what && c.Before != "" && c.After != "" })
+				return slices.ContainsFunc(known[0].Compared[0].Changes, func(c Change) bool { return c.What == what && c.Before != "" && c.After != "" })
 			}
-			if err != nil || len(known) != 1 || !changed("root key") || !changed("servers") || changed("subnet") != (name == "new") {
+			if err != nil || len(known) != 1 || len(known[0].Compared) != 1 || !changed("root key") || !changed("servers") || changed("subnet") != (name == "new") {
 				t.Errorf("differs: %+v, %v", known, err)
 			}
 			a := signed(t, r, c.n.Key)
@@ -176,7 +179,7 @@ func TestCrashWhileReplacing(t *testing.T) {
 				},
 			}
 			if name == "authority" {
-				within = map[string]func(d *node.Dir){"the peer is moved aside": func(d *node.Dir) {
+				within = map[string]func(d *node.Dir){"the directory of the peer is moved": func(d *node.Dir) {
 					if err := os.Mkdir(filepath.Join(d.Path(), "replaced"), 0o755); err != nil {
 						t.Fatal(err)
 					}
@@ -376,5 +379,157 @@ func TestReplacementTampered(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: %v\nexpected an error with %q", c.name, err, c.want)
 		}
+	}
+}
+
+// bundleWith returns the info-bundle of a node with the given files beside the date, which is always the same.
+func bundleWith(t *testing.T, n *nodetest.Node, files map[string]string) []byte {
+	t.Helper()
+	list := []infobundle.File{{Name: infobundle.UpdatedAt, Data: []byte("2026-01-01\n")}}
+	if date, ok := files[infobundle.UpdatedAt]; ok {
+		list[0].Data = []byte(date)
+	}
+	for _, name := range slices.Sorted(maps.Keys(files)) {
+		if name != infobundle.UpdatedAt {
+			list = append(list, infobundle.File{Name: name, Data: []byte(files[name])})
+		}
+	}
+	nodeinfo, signature, err := infobundle.Sign(list, n.Key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	csr, err := pki.NewCSR(n.Identity(), n.Key, pki.RootCSR)
+	if err != nil {
+		t.Fatal(err)
+	}
+	data, err := infobundle.Assemble(pki.EncodeCertificatePEM(n.Root()), pki.EncodeCSRPEM(csr), nodeinfo, signature)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return data
+}
+
+// shownWith returns everything that is shown of a request on an offline machine with a copy of the node's
+// directory, or the error for which it is refused there.
+func shownWith(data []byte, laptop *node.Dir) (string, error) {
+	r, err := ReadRequest(data, time.Now())
+	if err == nil {
+		err = r.CheckConflicts(ctx, laptop)
+	}
+	if err != nil {
+		return "", err
+	}
+	known, err := r.CompareReplacements(laptop)
+	return fmt.Sprintf("%s%+v", shown(r), known), err
+}
+
+// Whatever is changed in a request for a replacement, other than the ID and the time of the request, and the
+// root key's signing request, which is used only for an own info-bundle, the offline machine refuses it, or shows something else than of the honest request. The info-bundles
+// that take the place of the honest one are valid ones: the peer's owner may have signed several.
+func TestReplacementIsNotSignedUnseen(t *testing.T) {
+	t.Parallel()
+	const stomp = "servers = [\"new.example.com:1234\"]\nhost = \"/\"\ndestination = \"/exchange/in\"\nlogin = \"me\"\npasscode = \"x\"\naccepted-content-types = [\"application/json\"]\ninfo-bundle-urls = [\"https://example.com/b.zip\"]\n"
+	const revoked = "0000000000000000000000000000000000000000000000000000000000000000\n"
+	honestFiles := map[string]string{infobundle.StompTOML: stomp, "other.txt": "other", infobundle.RevokedKeys: revoked}
+	for name, c := range replacements(t) {
+		t.Run(name, func(t *testing.T) {
+			laptop := copyTree(t, c.n.Path())
+			c.item.Bundle = bundleWith(t, c.next, honestFiles)
+			honest := mustCollect(t, copyTree(t, c.n.Path()), c.item)
+			want, err := shownWith(honest.Encode(), laptop)
+			if err != nil {
+				t.Fatal(err)
+			}
+			check := func(what string, data []byte) {
+				t.Helper()
+				if got, err := shownWith(data, laptop); err == nil && got == want {
+					t.Errorf("%s was changed, and the offline machine shows the same", what)
+				}
+			}
+			for path, data := range changes[requestFile](t, honest.Encode()) {
+				if field, _, _ := strings.Cut(path, " "); field != ".id" && field != ".created" && field != ".root_csr" {
+					check(path, data)
+				}
+			}
+			tamper := func(what string, change func(*peerCertFile)) {
+				t.Helper()
+				var f requestFile
+				if err := decode(honest.Encode(), requestFormat, &f, &f.header); err != nil {
+					t.Fatal(err)
+				}
+				change(&f.PeerCerts[0])
+				data, err := encode(&f)
+				if err != nil {
+					t.Fatal(err)
+				}
+				check(what, data)
+			}
+			for _, b := range []struct{ what, file, from, to string }{
+				{"servers", infobundle.StompTOML, "new.example.com:1234", "evil.example.com:666"},
+				{"host", infobundle.StompTOML, `host = "/"`, `host = "/evil"`},
+				{"destination", infobundle.StompTOML, "/exchange/in", "/exchange/evil"},
+				{"login", infobundle.StompTOML, `"me"`, `"evil"`},
+				{"no login", infobundle.StompTOML, "login = \"me\"\n", ""},
+				{"passcode", infobundle.StompTOML, `passcode = "x"`, `passcode = "evil"`},
+				{"accepted-content-types", infobundle.StompTOML, "application/json", "evil/type"},
+				{"info-bundle-urls", infobundle.StompTOML, "https://example.com/", "https://evil.example.com/"},
+				{"a value of later versions", infobundle.StompTOML, stomp, stomp + "future-key = 1\n"},
+				{"another file", "other.txt", "other", "evil"},
+				{"another revoked key", infobundle.RevokedKeys, "00\n", "01\n"},
+				{"the date", infobundle.UpdatedAt, "", "2026-01-02\n"},
+			} {
+				files := maps.Clone(honestFiles)
+				files[b.file] = strings.Replace(files[b.file], b.from, b.to, 1)
+				data := bundleWith(t, c.next, files)
+				tamper(b.what, func(p *peerCertFile) { p.Bundle = data })
+			}
+			evil := nodetest.New(t, c.next.Identity().Type, "new.example.com:1234")
+			evilBundle := bundleWith(t, evil, honestFiles)
+			tamper("the root key", func(p *peerCertFile) { p.Bundle = evilBundle })
+			tamper("the earlier root key", func(p *peerCertFile) { p.Replaces.Root = pki.EncodeCertificatePEM(evil.Root()) })
+			tamper("whose subnet it is", func(p *peerCertFile) { p.Replaces.KeepSubnet = !p.Replaces.KeepSubnet })
+			tamper("the subnet", func(p *peerCertFile) { p.Subnet = "000003" })
+			tamper("whether it is a replacement", func(p *peerCertFile) { p.Replaces = nil })
+		})
+	}
+}
+
+// A replacement is compared with the record of what was signed here, and also with the copy of the peer's
+// directory, whose values the record does not have: a changed address, passcode or date is shown, and an
+// earlier root key that is another one than the request says.
+func TestReplacementComparedWithBoth(t *testing.T) {
+	t.Parallel()
+	c := replacements(t)["authority"]
+	laptop := copyTree(t, c.n.Path())
+	old, err := laptop.Peer(c.item.Peer)
+	if err != nil {
+		t.Fatal(err)
+	}
+	recorded := nodetest.New(t, aa, "recorded.example.com:1234")
+	if err := os.MkdirAll(filepath.Dir(signRecordPath(laptop)), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	first := signrecord.PeerCertificate(recorded.Identity(), recorded.Root(), "", "AB")
+	if err := signrecord.Add(signRecordPath(laptop), time.Now(), strings.Repeat("a", 32), []signrecord.Certificate{first}); err != nil {
+		t.Fatal(err)
+	}
+	stomp := string(readFileT(t, laptop.Path(), "peers", c.item.Peer, "nodeinfo", infobundle.StompTOML))
+	writeFileT(t, stomp+"passcode = \"x\"\n", laptop.Path(), "peers", c.item.Peer, "nodeinfo", infobundle.StompTOML)
+	c.item.Bundle = bundleWith(t, c.next, map[string]string{infobundle.StompTOML: strings.Replace(stomp, "aa.example.com", "new.example.com", 1) + "passcode = \"y\"\n"})
+	r := mustCollect(t, c.n.Dir, c.item)
+	list, err := r.CompareReplacements(laptop)
+	if err != nil || len(list) != 1 || len(list[0].Compared) != 2 {
+		t.Fatalf("%+v, %v", list, err)
+	}
+	next, replaced, was := pki.Fingerprint(c.next.Root().PublicKey), pki.Fingerprint(old.Root.PublicKey), pki.Fingerprint(recorded.Root().PublicKey)
+	if got, want := fmt.Sprint(list[0].Compared[0].Changes), fmt.Sprintf("[root key is %s, it was %s the earlier root key, as the request names it, is %s, it was %[2]s]", next, was, replaced); got != want {
+		t.Errorf("compared with the record:\n%s\nwant\n%s", got, want)
+	}
+	if got, want := fmt.Sprint(list[0].Compared[1].Changes), fmt.Sprintf("[root key is %s, it was %s servers is new.example.com:1234, it was aa.example.com:1234 passcode is given (not shown), it was another one the date is 2026-01-01, it was %s]", next, replaced, old.UpdatedAt); got != want {
+		t.Errorf("compared with the copy:\n%s\nwant\n%s", got, want)
+	}
+	recordSigned(t, r, laptop)
+	if list, err = r.CompareReplacements(laptop); err != nil || len(list[0].Compared[0].Changes) != 0 {
+		t.Errorf("signed before: %+v, %v", list, err)
 	}
 }

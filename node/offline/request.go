@@ -346,10 +346,10 @@ func (r *Request) checkDistinct() error {
 	}
 	var errs []error
 	for _, s := range r.servers {
-		errs = append(errs, once("serial number", serialHex(s.serial)), once("file", s.file))
+		errs = append(errs, once("serial number", pki.SerialHex(s.serial)), once("file", s.file))
 	}
 	for _, p := range r.peers {
-		errs = append(errs, once("serial number", serialHex(p.serial)), once("peer", p.bundle.Identity.ID))
+		errs = append(errs, once("serial number", pki.SerialHex(p.serial)), once("peer", p.bundle.Identity.ID))
 		if p.subnet != "" {
 			errs = append(errs, once("subnet", p.subnet))
 		}

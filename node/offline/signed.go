@@ -32,11 +32,11 @@ func (r *Request) certificates() []signrecord.Certificate {
 	for _, s := range r.servers {
 		all = append(all, signrecord.Certificate{
 			Kind: signrecord.ServerCert, NodeType: r.Node.Type.String(), NodeID: r.Node.ID,
-			Fingerprint: pki.Fingerprint(s.csr.PublicKey), Days: s.days, Serial: serialHex(s.serial),
+			Fingerprint: pki.Fingerprint(s.csr.PublicKey), Days: s.days, Serial: pki.SerialHex(s.serial),
 		})
 	}
 	for _, p := range r.peers {
-		c := signrecord.PeerCertificate(p.bundle.Identity, p.bundle.Root, p.subnet, serialHex(p.serial))
+		c := signrecord.PeerCertificate(p.bundle.Identity, p.bundle.Root, p.subnet, pki.SerialHex(p.serial))
 		if p.replaces != nil && (p.replaces.keepSubnet || p.replaces.id == c.NodeID) {
 			c.Replaces = p.replaces.id
 		}

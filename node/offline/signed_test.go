@@ -9,6 +9,7 @@ import (
 
 	"peerlink/node"
 	"peerlink/node/nodetest"
+	"peerlink/node/pki"
 	"peerlink/node/signrecord"
 )
 
@@ -76,8 +77,8 @@ func TestSignedIsKnown(t *testing.T) {
 	checkRefused(t, mustCollect(t, outdated, peerCertFor(t, nodetest.New(t, ca, "y.example.com:1"))), offlineCopy, "subnet "+first.peers[0].subnet, first.ID[:8])
 
 	later := mustCollect(t, n.Dir, ServerCert{CSR: serverCSR(t, n.Identity()), Days: 90, File: filepath.Join(out, "later.crt")})
-	for _, serial := range []string{serialHex(first.servers[0].serial), serialHex(first.peers[1].serial)} {
-		data := strings.Replace(string(later.raw), serialHex(later.servers[0].serial), serial, 1)
+	for _, serial := range []string{pki.SerialHex(first.servers[0].serial), pki.SerialHex(first.peers[1].serial)} {
+		data := strings.Replace(string(later.raw), pki.SerialHex(later.servers[0].serial), serial, 1)
 		again, err := ReadRequest([]byte(data), time.Now())
 		if err != nil {
 			t.Fatal(err)

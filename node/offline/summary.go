@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"peerlink/node"
+	"peerlink/node/infobundle"
 	"peerlink/node/pki"
 )
 
@@ -49,10 +50,10 @@ type Item struct {
 	Subnet     string   `json:"subnet,omitempty"`  // given to the peer by an accounting authority
 	Date       string   `json:"date,omitempty"`    // of an info-bundle
 	Servers    []string `json:"servers,omitempty"` // "host:port", of the peer or in the own info-bundle
-	Files      []string `json:"files,omitempty"`   // names of the files in the own info-bundle
+	Files      []string `json:"files,omitempty"`   // names of the files in the info-bundle that is made, or of the node that replaces a peer
 	// Hashes are the SHA-256 of the Files, in hex.
 	Hashes map[string]string `json:"sha256,omitempty"`
-	// The other values of stomp.toml in the own info-bundle.
+	// The other values of stomp.toml in the same info-bundle.
 	Host         string   `json:"host,omitempty"`
 	Destination  string   `json:"destination,omitempty"`
 	Login        *string  `json:"login,omitempty"`
@@ -60,9 +61,11 @@ type Item struct {
 	ContentTypes []string `json:"accepted_content_types,omitempty"`
 	BundleURLs   []string `json:"info_bundle_urls,omitempty"`
 	RevokedKeys  int      `json:"revoked_keys,omitempty"` // how many server keys a peer has revoked
-	// Changes is set by callers of [Request.Changes] and [Request.ReplacementChanges].
-	Changes []Change `json:"changes,omitempty"`
-	Output  string   `json:"output,omitempty"` // output file on the online machine
+	// ComparedWith and Changes are set by callers of [Request.Changes] and [Request.CompareReplacements].
+	// ComparedWith describes the known states from which the item differs by the Changes.
+	ComparedWith []string `json:"compared_with,omitempty"`
+	Changes      []Change `json:"changes,omitempty"`
+	Output       string   `json:"output,omitempty"` // output file on the online machine
 }
 
 // Summary returns the items of the request: server certificates, peer certificates, the root
@@ -87,20 +90,21 @@ func (r *Request) Summary() []Item {
 func (r *Request) serverItem(s serverCert) Item {
 	return Item{
 		Kind: KindServerCert, Type: r.Node.Type.String(), ID: r.Node.ID,
-		Fingerprint: pki.Fingerprint(s.csr.PublicKey), Serial: serialHex(s.serial), Days: s.days, Output: s.file,
+		Fingerprint: pki.Fingerprint(s.csr.PublicKey), Serial: pki.SerialHex(s.serial), Days: s.days, Output: s.file,
 	}
 }
 
 func peerItem(p peerCert) Item {
 	i := Item{
 		Kind: KindPeerCert, Type: p.bundle.Identity.Type.String(), ID: p.bundle.Identity.ID,
-		Fingerprint: pki.Fingerprint(p.bundle.Root.PublicKey), Words: words(p.bundle.Root.PublicKey), Serial: serialHex(p.serial), Subnet: p.subnet, Servers: p.stomp.Servers,
+		Fingerprint: pki.Fingerprint(p.bundle.Root.PublicKey), Words: words(p.bundle.Root.PublicKey), Serial: pki.SerialHex(p.serial), Subnet: p.subnet, Servers: p.stomp.Servers,
 	}
 	if old := p.replaces; old != nil {
 		i.Kind, i.Replaces, i.ReplacedFingerprint, i.KeepSubnet = KindReplacement, old.id, pki.Fingerprint(old.root.PublicKey), old.keepSubnet
 		i.Host, i.Destination, i.ContentTypes, i.BundleURLs = p.stomp.Host, p.stomp.Destination, p.stomp.AcceptedContentTypes, p.stomp.BundleURLs
 		i.Login, i.Passcode, i.Date = p.stomp.Login, p.stomp.Passcode != nil, p.bundle.UpdatedAt()
 		i.RevokedKeys = len(node.RevokedIn(p.bundle))
+		i.addFiles(p.bundle.Nodeinfo)
 	}
 	return i
 }
@@ -119,12 +123,17 @@ func (r *Request) infoItem() Item {
 	c := r.info.stomp
 	i.Host, i.Destination, i.Login, i.Passcode = c.Host, c.Destination, c.Login, c.Passcode != nil
 	i.ContentTypes, i.BundleURLs = c.AcceptedContentTypes, c.BundleURLs
+	i.addFiles(r.info.files)
+	return i
+}
+
+// addFiles sets the names and hashes of the files in an info-bundle.
+func (i *Item) addFiles(files []infobundle.File) {
 	i.Hashes = make(map[string]string)
-	for _, f := range r.info.files {
+	for _, f := range files {
 		i.Files = append(i.Files, f.Name)
 		i.Hashes[f.Name] = sha256Hex(f.Data)
 	}
-	return i
 }
 
 // Details returns, as names and values, the properties of the item that are not part of
@@ -155,22 +164,19 @@ func (i Item) Details(now time.Time) (rows [][2]string) {
 		add("valid", "without end: it can not be taken back, only the link can be ended")
 		add("info-bundle made", i.Date)
 		add("revoked server keys", strconv.Itoa(i.RevokedKeys))
-		rows = append(rows, i.stompDetails()...)
+		rows = append(rows, i.bundleDetails()...)
 	case KindRootCSR:
 		add("root key", i.Fingerprint)
 		add("in words", i.Words)
 	case KindInfoBundle:
-		rows = append(rows, i.stompDetails()...)
-		for _, name := range i.Files {
-			add("file "+name, "SHA-256 "+i.Hashes[name])
-		}
+		rows = append(rows, i.bundleDetails()...)
 		add("filed as", i.Output)
 	}
 	return rows
 }
 
-// stompDetails returns the values of stomp.toml that are not part of String.
-func (i Item) stompDetails() (rows [][2]string) {
+// bundleDetails returns the values in an info-bundle that are not part of String.
+func (i Item) bundleDetails() (rows [][2]string) {
 	add := func(name, value string) { rows = append(rows, [2]string{name, value}) }
 	add("host", fmt.Sprintf("%q", i.Host))
 	add("destination", fmt.Sprintf("%q", i.Destination))
@@ -182,6 +188,9 @@ func (i Item) stompDetails() (rows [][2]string) {
 	}
 	add("accepted-content-types", fmt.Sprintf("%q", i.ContentTypes))
 	add("info-bundle-urls", strings.Join(i.BundleURLs, ", "))
+	for _, name := range i.Files {
+		add("file "+name, "SHA-256 "+i.Hashes[name])
+	}
 	return rows
 }
 

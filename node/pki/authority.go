@@ -230,3 +230,13 @@ func signatureAlgorithm(pub crypto.PublicKey) (x509.SignatureAlgorithm, error) {
 	}
 	return 0, ErrKeyKind
 }
+
+// SerialHex formats a serial number of a certificate as OpenSSL does: upper-case hex, an even number of
+// digits.
+func SerialHex(n *big.Int) string {
+	s := fmt.Sprintf("%X", n)
+	if len(s)%2 == 1 {
+		s = "0" + s
+	}
+	return s
+}

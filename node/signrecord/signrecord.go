@@ -159,6 +159,17 @@ func Add(path string, now time.Time, request string, certs []Certificate) error 
 	return durable.Replace(path, data, 0o644)
 }
 
+// LastPeer returns the entry of the peer certificate that was signed last for the node with the given ID, or
+// nil if there is none.
+func (r Record) LastPeer(id string) *Entry {
+	for i := len(r) - 1; i >= 0; i-- {
+		if r[i].Kind == PeerCert && r[i].NodeID == id {
+			return &r[i]
+		}
+	}
+	return nil
+}
+
 // Current reports whether an entry is that of a node whose place no other node has taken since.
 func (r Record) Current(i int) bool {
 	return !slices.ContainsFunc(r[i+1:], func(later Entry) bool { return later.takesPlaceOf(r[i].Certificate) })

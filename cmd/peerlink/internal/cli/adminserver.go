@@ -45,7 +45,7 @@ func runLinks(ctx context.Context, f serveFlags, cfg link.Config, listener net.L
 	service := link.New(cfg)
 	stalled := stalledCheck(service, cfg.Broker)
 	adminConfig.Stalled = stalled
-	adminConfig.Status, adminConfig.BrokerTrouble, adminConfig.Log, adminConfig.Version = service.Status, cfg.Broker.Health, log, version
+	adminConfig.Status, adminConfig.BrokerHealth, adminConfig.Log, adminConfig.Version = service.Status, cfg.Broker.Health, log, version
 	if b, ok := cfg.Broker.(*rabbitmq.Broker); ok {
 		adminConfig.BrokerWarnings = b.Warnings
 	}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -46,17 +47,7 @@ signed here.`,
 				return fmt.Errorf("%s: %w", args[0], err)
 			}
 			if asJSON {
-				items := r.Summary()
-				replaced := known.replaced
-				for i := range items {
-					switch {
-					case items[i].Kind == offline.KindInfoBundle:
-						items[i].Changes = known.changes
-					case items[i].Kind == offline.KindReplacement && len(replaced) > 0:
-						items[i].Changes, replaced = replaced[0].Changes, replaced[1:]
-					}
-				}
-				if err := a.json(items); err != nil {
+				if err := a.json(known.items(r)); err != nil {
 					return err
 				}
 			}
@@ -124,17 +115,18 @@ func (a *app) showUnsigned(r *offline.Request, k comparison) {
 }
 
 // showReplaced prints what a replacement changes, compared with what is known here of the peer.
-func (a *app) showReplaced(peer offline.KnownPeer) {
-	if peer.Since == "" {
-		a.printMessage("\nNothing is known here of %s, which is to be replaced, so that its earlier root key could not be compared.", peer.Peer)
-		return
+func (a *app) showReplaced(c offline.ReplacementComparison) {
+	if len(c.Compared) == 0 {
+		a.printMessage("\nNothing is known here of %s, which is to be replaced, so that its earlier root key could not be compared.", c.Peer)
 	}
-	a.printMessage("\nThe node in the place of %s differs from %s:", peer.Peer, peer.Since)
-	for _, c := range peer.Changes {
-		a.printMessage("  - %s", terminal.Line(c.String()))
-	}
-	if len(peer.Changes) == 0 {
-		a.printMessage("  - in nothing: the replacement was signed before")
+	for _, known := range c.Compared {
+		a.printMessage("\nThe node in the place of %s differs from %s:", c.Peer, known.Since)
+		for _, change := range known.Changes {
+			a.printMessage("  - %s", terminal.Line(change.String()))
+		}
+		if len(known.Changes) == 0 {
+			a.printMessage("  - in nothing: it has taken that place before")
+		}
 	}
 }
 
@@ -155,7 +147,31 @@ type comparison struct {
 	withoutRecord bool             // certificates are requested, and dir has no record of earlier ones
 	since         string           // describes the state with which the info-bundle was compared; "" if there is none
 	changes       []offline.Change // of the info-bundle, compared with that state
-	replaced      []offline.KnownPeer
+	replaced      []offline.ReplacementComparison
+}
+
+// items returns the items of the request, with what they were compared with. A change from several known
+// states is listed once.
+func (k comparison) items(r *offline.Request) []offline.Item {
+	items, replaced := r.Summary(), k.replaced
+	for i := range items {
+		item := &items[i]
+		switch {
+		case item.Kind == offline.KindInfoBundle && k.since != "":
+			item.ComparedWith, item.Changes = []string{k.since}, k.changes
+		case item.Kind == offline.KindReplacement && len(replaced) > 0:
+			for _, known := range replaced[0].Compared {
+				item.ComparedWith = append(item.ComparedWith, known.Since)
+				for _, change := range known.Changes {
+					if !slices.Contains(item.Changes, change) {
+						item.Changes = append(item.Changes, change)
+					}
+				}
+			}
+			replaced = replaced[1:]
+		}
+	}
+	return items
 }
 
 // compareKnown compares a request with this machine's copy of the node's directory. It returns an
@@ -178,7 +194,7 @@ func (a *app) compareKnown(cmd *cobra.Command, r *offline.Request) (k comparison
 		k.since, k.changes, err = r.Changes(k.dir, time.Now())
 	}
 	if err == nil {
-		k.replaced, err = r.ReplacementChanges(k.dir)
+		k.replaced, err = r.CompareReplacements(k.dir)
 	}
 	return k, err
 }

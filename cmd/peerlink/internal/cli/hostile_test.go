@@ -193,7 +193,7 @@ func hostileService(t *testing.T) (address string) {
 	}
 	now := time.Now()
 	answer := admin.Links{}
-	answer.ID, answer.Type, answer.Troubles = hostileText, hostileText, []string{hostileText}
+	answer.ID, answer.Type, answer.Problems = hostileText, hostileText, []string{hostileText}
 	answer.Peers = []link.PeerStatus{{
 		ID: hostileText, Type: hostileText, State: hostileText, LastError: hostileText, LastErrorAt: &now,
 		Connections: []link.Connection{{Direction: link.Sending, Remote: hostileText}},

@@ -48,7 +48,7 @@ made from it, still open with the old passphrase.`,
 			if err := a.refuseAgentKey("an ssh-agent keeps no passphrase of a root key: change that of the key's own file, or the PIN of the token, where it is"); err != nil {
 				return err
 			}
-			if err := node.CheckReplaceable(a.keyPath()); err != nil {
+			if err := node.CheckKeyFileReplaceable(a.keyPath()); err != nil {
 				return err
 			}
 			key, old, err := a.rootKeyAndPassphrase(cmd.Context())

@@ -146,7 +146,7 @@ var severityStyles = map[link.Severity]style{link.Bad: styleBad, link.Warn: styl
 func (a *app) showLinks(l *admin.Links) {
 	ready := "ready"
 	if !l.Ready {
-		ready = "NOT READY: " + strings.Join(l.Troubles, "; ")
+		ready = "NOT READY: " + strings.Join(l.Problems, "; ")
 	}
 	rows := [][2]string{
 		{"node", l.Type + " " + l.ID},

@@ -16,7 +16,6 @@ import (
 	"peerlink/node"
 	"peerlink/node/follow"
 	"peerlink/node/infobundle"
-	"peerlink/node/pki"
 	"peerlink/node/publish"
 )
 
@@ -166,7 +165,11 @@ func (p *peerAdding) register(ctx context.Context, data []byte) error {
 	if err := p.checkForeign(data); err != nil {
 		return err
 	}
-	peer, already, err := p.d.RegisterPeer(ctx, data)
+	return p.registered(p.d.RegisterPeer(ctx, data))
+}
+
+// registered takes the result of registering a peer.
+func (p *peerAdding) registered(peer *node.Peer, already bool, err error) error {
 	if err != nil {
 		return err
 	}
@@ -214,27 +217,14 @@ func (p *peerAdding) fetchCertificate(ctx context.Context, fetcher *follow.Fetch
 		p.a.warn("the peer certificate for this node could not be fetched from %s: %v.", from, err)
 		return nil
 	}
-	if err := p.checkIssuer(data); err != nil {
-		return fmt.Errorf("the certificate at %s: %w", from, err)
+	if err = p.checkForeign(data); err == nil {
+		// The owner of the place, whose fingerprint was confirmed, must not decide which other nodes are registered.
+		err = p.registered(p.d.RegisterPeerFrom(ctx, p.peer.Identity, data))
 	}
-	if err := p.register(ctx, data); err != nil {
+	if err != nil {
 		return fmt.Errorf("the certificate at %s: %w", from, err)
 	}
 	return nil
-}
-
-// checkIssuer returns an error if a certificate was not issued by the peer whose info-bundle was at the same
-// place: its owner, whose fingerprint was confirmed, must not decide which other nodes are registered.
-func (p *peerAdding) checkIssuer(certPEM []byte) error {
-	cert, err := pki.ParseCertificatePEM(certPEM)
-	if err != nil {
-		return err
-	}
-	issuer, err := pki.IdentityOf(cert.RawIssuer)
-	if err == nil && issuer != p.peer.Identity {
-		err = fmt.Errorf("it was issued by %s, not by %s, whose info-bundle is there, and was not registered: ask the owner of that place to offer their own certificate", issuer, p.peer.Identity)
-	}
-	return err
 }
 
 // finish prints what was done, what is missing, and what to hand over.

@@ -1,9 +1,7 @@
 package cli
 
 import (
-	"context"
 	"errors"
-	"fmt"
 
 	"github.com/spf13/cobra"
 
@@ -28,7 +26,8 @@ ask, and PEER has to be the whole ID or the name, unless there is --yes.`,
 				return err
 			}
 			if !yes {
-				if err := a.confirmDeactivation(cmd.Context(), d, id, args[0]); err != nil {
+				possible := func(p *node.Peer) bool { return p.SubCA != nil && p.Deactivated == "" }
+				if err := a.confirmPeer(cmd.Context(), d, id, args[0], possible, "its connections are cut, no message goes to it or comes from it any more,\nand it can not become a peer again.", "Deactivate %s for good?"); err != nil {
 					return err
 				}
 			}
@@ -47,20 +46,4 @@ ask, and PEER has to be the whole ID or the name, unless there is --yes.`,
 	yesFlag(c, &yes)
 	jsonFlag(c, &asJSON)
 	return a.kustomizeFlag(c)
-}
-
-// confirmDeactivation asks on the terminal whether to deactivate the peer with the given ID, if that would change anything.
-// Without a terminal it asks nothing, because scripts of earlier versions give no --yes, and refuses the beginning of an ID,
-// which may not be that of the peer that was meant when the script was written.
-func (a *app) confirmDeactivation(ctx context.Context, d *node.Dir, id, text string) error {
-	if !isTerminal(a.stdin) {
-		return checkWholeID(id, text)
-	}
-	p, err := d.Peer(id)
-	if err != nil || p.SubCA == nil || p.Deactivated != "" {
-		return nil // nothing is changed, and DeactivatePeer returns the reason
-	}
-	a.printMessage("Peer %s, %s: its connections are cut, no message goes to it or comes from it any more,\n"+
-		"and it can not become a peer again.", node.KnownPeer{ID: id, Name: p.Name}, p.Identity.Type)
-	return a.confirm(ctx, fmt.Sprintf("Deactivate %s for good?", id), "the peer is as it was")
 }

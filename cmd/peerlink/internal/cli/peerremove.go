@@ -1,9 +1,6 @@
 package cli
 
 import (
-	"context"
-	"fmt"
-
 	"github.com/spf13/cobra"
 
 	"peerlink/node"
@@ -41,7 +38,8 @@ ask, and PEER has to be the whole ID or the name, unless there is --yes.`,
 				return err
 			}
 			if !yes {
-				if err := a.confirmRemoval(cmd.Context(), d, id, args[0]); err != nil {
+				possible := func(p *node.Peer) bool { return d.CheckRemovable(p) == nil }
+				if err := a.confirmPeer(cmd.Context(), d, id, args[0], possible, "its directory is removed. The certificate that it was given stays signed.", "Remove %s?"); err != nil {
 					return err
 				}
 			}
@@ -72,27 +70,4 @@ type removedPeer struct {
 	Type   string `json:"type"`
 	Serial string `json:"serial"`           // of the peer certificate that stays on record
 	Subnet string `json:"subnet,omitempty"` // stays reserved
-}
-
-// confirmRemoval asks on the terminal whether to remove a peer. Without a terminal it only checks that the
-// peer is given by more than the beginning of its ID.
-func (a *app) confirmRemoval(ctx context.Context, d *node.Dir, id, text string) error {
-	if !isTerminal(a.stdin) {
-		return checkWholeID(id, text)
-	}
-	p, err := d.Peer(id)
-	if err != nil || d.CheckRemovable(p) != nil {
-		return nil // nothing is changed, and RemovePeer returns the reason
-	}
-	a.printMessage("Peer %s, %s: its directory is removed. The certificate that it was given stays signed.", node.KnownPeer{ID: id, Name: p.Name}, p.Identity.Type)
-	return a.confirm(ctx, fmt.Sprintf("Remove %s?", id), "the peer is as it was")
-}
-
-// checkWholeID checks that a command without a terminal, which can not ask, is given the whole ID or the
-// name of a peer.
-func checkWholeID(id, text string) error {
-	if node.IsHex(text) && text != id {
-		return usagef("%q is the beginning of the ID %s: without a terminal, expected the whole ID, or --yes", text, id)
-	}
-	return nil
 }

@@ -30,7 +30,7 @@ you, as 12 words or as digits: it has to be typed, or given with --fingerprint.
 If this node's root key is on another machine, "peerlink request new --replace"
 asks for the same.
 
-An accounting authority keeps its ID. The directory of the peer is moved aside, to
+An accounting authority keeps its ID. The directory of the peer is moved to
 the folder "replaced"; its name and its queues stay. The server keys that it has
 revoked do not: the earlier root key has signed their list. They are remembered for
 the case that the earlier root key comes back.
@@ -173,12 +173,12 @@ type replacedPeer struct {
 }
 
 func (a *app) showReplacement(d *node.Dir, old string, res *node.ReplaceResult, asJSON bool) error {
-	made := replacedPeer{old, res.CertFile, res.Aside, describePeer(d, res.Peer)}
+	made := replacedPeer{old, res.CertFile, res.ReplacedDir, describePeer(d, res.Peer)}
 	if err := a.result(asJSON, made, made.File); err != nil {
 		return err
 	}
-	if res.Aside != "" {
-		a.printMessage("What was known of the earlier %s is in %s now.", old, res.Aside)
+	if res.ReplacedDir != "" {
+		a.printMessage("What was known of the earlier %s is in %s now.", old, res.ReplacedDir)
 	} else {
 		a.printMessage("The link with %s is ended for good.", old)
 		if successor, err := d.CurrentSuccessor(old); err == nil && successor != "" {
@@ -186,7 +186,7 @@ func (a *app) showReplacement(d *node.Dir, old string, res *node.ReplaceResult, 
 		}
 	}
 	a.printMessage("Send the certificate, and your info-bundle, to the owner of %s, and register the certificate\nthat they send you (\"peerlink peer register\"): until then there is no traffic.", res.Peer.Identity)
-	if res.Aside != "" {
+	if res.ReplacedDir != "" {
 		return nil
 	}
 	return a.updateKustomizeOf(d, old)

@@ -174,15 +174,15 @@ message-ids that no message has had before.`,
 
 // showRestored prints what "state restore" has done, and what it means for messages.
 func (a *app) showRestored(state string, r embedded.Restored, asJSON bool) error {
-	result := restoreResult{State: state, storeContent: storeContentOf(r.Content), Aside: r.Aside}
+	result := restoreResult{State: state, storeContent: storeContentOf(r.Content), Aside: r.KeptIn}
 	line := fmt.Sprintf("%s: %s", storePath(state), result.storeContent)
-	if r.Aside != "" {
+	if r.KeptIn != "" {
 		kept := "what it contains could not be read"
 		if r.Replaced != nil {
 			content := storeContentOf(*r.Replaced)
 			result.Replaced, kept = &content, content.String()
 		}
-		line += fmt.Sprintf("\nThe store that was there is kept in %s: %s", r.Aside, kept)
+		line += fmt.Sprintf("\nThe store that was there is kept in %s: %s", r.KeptIn, kept)
 	}
 	if err := a.result(asJSON, result, line); err != nil {
 		return err
@@ -190,9 +190,9 @@ func (a *app) showRestored(state string, r embedded.Restored, asJSON bool) error
 	a.printMessage(`Messages that were sent since the backup was made will be sent again, and those that
 applications have taken out since then will be delivered again, with the same message-id.
 Messages that were received, or given by applications, since then are missing.`)
-	if r.Aside != "" {
+	if r.KeptIn != "" {
 		a.printMessage(`Those of the missing ones that were neither sent nor taken out are in the old store:
-"peerlink queue list --state %s" counts them.`, r.Aside)
+"peerlink queue list --state %s" counts them.`, r.KeptIn)
 	}
 	return nil
 }

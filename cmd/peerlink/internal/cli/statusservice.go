@@ -18,7 +18,7 @@ type serviceStatus struct {
 	Admin     string   `json:"admin"`            // where it was asked
 	Error     string   `json:"error,omitempty"`  // why it has not answered
 	Ready     bool     `json:"ready"`            // it can serve its peers, reachable or not
-	Troubles  []string `json:"troubles"`         // why not
+	Problems  []string `json:"troubles"`         // why not
 	Warnings  []string `json:"warnings"`         // what should be solved although it is ready
 	Listen    string   `json:"listen,omitempty"` // where peers connect
 	Links     int      `json:"links"`            // peers
@@ -37,7 +37,7 @@ func askServices(ctx context.Context, d *node.Dir) []serviceStatus {
 		if err != nil {
 			continue
 		}
-		s := serviceStatus{Admin: address, Troubles: []string{}, Warnings: []string{}}
+		s := serviceStatus{Admin: address, Problems: []string{}, Warnings: []string{}}
 		l, err := admin.NewClient(where).Links(ctx)
 		switch own := d.Identity(); {
 		case err != nil:
@@ -82,7 +82,7 @@ func stateOf(d *node.Dir) string {
 
 func (s *serviceStatus) read(l *admin.Links) {
 	s.links, s.Ready, s.Listen, s.Links = l, l.Ready, l.Listen, len(l.Peers)
-	s.Troubles, s.Warnings = append(s.Troubles, l.Troubles...), append(s.Warnings, l.Warnings...)
+	s.Problems, s.Warnings = append(s.Problems, l.Problems...), append(s.Warnings, l.Warnings...)
 	for i := range l.Peers {
 		p := &l.Peers[i]
 		s.Waiting += l.QueueOf(*p).Messages
@@ -123,8 +123,8 @@ func (s *serviceStatus) steps() (steps []string) {
 	if s.links == nil {
 		return []string{fmt.Sprintf("a service is running, and does not answer at %s (%s): look into its log.", s.Admin, s.Error)}
 	}
-	for _, trouble := range s.Troubles {
-		steps = append(steps, "the service is not ready: "+trouble)
+	for _, problem := range s.Problems {
+		steps = append(steps, "the service is not ready: "+problem)
 	}
 	steps = append(steps, s.linkSteps()...)
 	steps = append(steps, s.messageSteps()...)

@@ -47,7 +47,7 @@ func TestServiceSteps(t *testing.T) {
 	l.Peers = []link.PeerStatus{{ID: "1234abcd", Out: good, In: good, Counts: link.Counts{SetAside: 1}}}
 	rabbit, unready := new(serviceStatus), new(serviceStatus)
 	rabbit.read(l)
-	unready.read(&admin.Links{Troubles: []string{"no disk"}, Warnings: []string{"queue q: it expires"}})
+	unready.read(&admin.Links{Problems: []string{"no disk"}, Warnings: []string{"queue q: it expires"}})
 	for want, s := range map[string]*serviceStatus{
 		"1 message for 1234abcd was set aside since the service started":     rabbit,
 		"the service is not ready: no disk\nlook at the broker: queue q":     unready,
