@@ -38,7 +38,7 @@ func makeFamilies() map[string]family {
 		{"messages_refused_total", "Received messages that were invalid.", []string{"peer"}},
 		{"messages_refused_by_peer_total", "Sent messages that the peer has refused.", []string{"peer"}},
 		{"messages_set_aside_total", "Messages taken out of the queue because they can not be sent.", []string{"peer"}},
-		{"messages_held", "Messages that can be neither sent nor set aside now, and stay in their queue.", []string{"peer"}},
+		{"messages_held", "Messages that can not be sent, and can not be set aside either now, or only slowly; they stay in their queue.", []string{"peer"}},
 		{"connects_total", "Connections on which a session began.", []string{"peer"}},
 		{"failures_total", "Failed attempts to connect for sending, and connections for sending that failed.", []string{"peer"}},
 		{"bundle_fetches_total", "Fetches of the info-bundle that the peer publishes.", []string{"peer"}},

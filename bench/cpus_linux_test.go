@@ -65,8 +65,14 @@ func startOn(set cpus, c *exec.Cmd) error {
 // keepTo restricts this process to the given CPUs until b ends.
 func keepTo(b *testing.B, set cpus) {
 	b.Helper()
+	b.Cleanup(restrict(b, set))
+}
+
+// restrict restricts this process to the given CPUs until restore is called.
+func restrict(b *testing.B, set cpus) (restore func()) {
+	b.Helper()
 	if set == nil {
-		return
+		return func() {}
 	}
 	before := new(unix.CPUSet)
 	if err := unix.SchedGetaffinity(0, before); err != nil {
@@ -76,12 +82,12 @@ func keepTo(b *testing.B, set cpus) {
 		b.Fatal(err)
 	}
 	procs := runtime.GOMAXPROCS(set.Count())
-	b.Cleanup(func() {
+	return func() {
 		runtime.GOMAXPROCS(procs)
 		if err := moveThreads(before); err != nil {
 			b.Error(err)
 		}
-	})
+	}
 }
 
 // moveThreads restricts all threads of this process to the given CPUs. A new thread inherits

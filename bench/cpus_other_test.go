@@ -20,4 +20,6 @@ func startOn(_ cpus, c *exec.Cmd) error { return c.Start() }
 
 func keepTo(*testing.B, cpus) {}
 
+func restrict(*testing.B, cpus) (restore func()) { return func() {} }
+
 func processorTime() time.Duration { return 0 }

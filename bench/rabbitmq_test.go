@@ -35,6 +35,8 @@ const rabbitCount = 30_000
 //
 //	go test -run '^$' -bench RabbitMQPath -benchtime 5x ./bench
 //
+// Each service that sends, and the loop for the same queue, connect to the same node of RabbitMQ.
+//
 // Throughput is counted from the first message in the inbox to the last.
 // Processor time is the total that a process has used from its start to its end.
 func BenchmarkRabbitMQPath(b *testing.B) {
@@ -43,12 +45,36 @@ func BenchmarkRabbitMQPath(b *testing.B) {
 
 // BenchmarkRabbitMQCluster is like [BenchmarkRabbitMQPath], but on a cluster of three nodes
 // with quorum queues. The sending node has one, two or three queues, and the same number of
-// services; the number of bare loops is also the same. The benchmark is skipped unless
-// PEERLINK_TEST_CLUSTER is set.
+// services; the number of bare loops is also the same.
+//
+// The cluster runs on one half of the CPUs, and the services and the bare loops on the other
+// half, as if the cluster had other machines. (A line says so where that is not possible.) Then
+// the ratio shows whether the services use the cluster as well as the bare loop does, and not
+// how much processor time they take from it. BenchmarkRabbitMQPath shows that.
+//
+// The benchmark is skipped unless PEERLINK_TEST_CLUSTER is set.
 func BenchmarkRabbitMQCluster(b *testing.B) {
 	if os.Getenv("PEERLINK_TEST_CLUSTER") == "" {
 		b.Skip("skipped: a cluster of RabbitMQ (PEERLINK_TEST_CLUSTER=1)")
 	}
+	clients, nodes := halves(b)
+	cluster := startClusterOn(b, nodes)
+	keepTo(b, clients)
+	var urls []string
+	for _, s := range cluster.Nodes {
+		urls = append(urls, s.URL())
+	}
+	for _, services := range []int{1, 2, 3} {
+		b.Run(fmt.Sprint(services), func(b *testing.B) { newQueues(b, urls, services, "quorum").compare() })
+	}
+}
+
+// startClusterOn starts a cluster of three nodes that run only on the given CPUs.
+func startClusterOn(b *testing.B, set cpus) *rabbittest.Cluster {
+	b.Helper()
+	// A process inherits the CPUs of the process that starts it.
+	restore := restrict(b, set)
+	defer restore()
 	cluster, err := rabbittest.NewCluster(3)
 	if err != nil {
 		b.Fatal(err)
@@ -57,13 +83,7 @@ func BenchmarkRabbitMQCluster(b *testing.B) {
 	if err := cluster.Start(); err != nil {
 		b.Fatal(err)
 	}
-	var urls []string
-	for _, s := range cluster.Nodes {
-		urls = append(urls, s.URL())
-	}
-	for _, services := range []int{1, 2, 3} {
-		b.Run(fmt.Sprint(services), func(b *testing.B) { newQueues(b, urls, services, "quorum").compare() })
-	}
+	return cluster
 }
 
 // BenchmarkRabbitMQFlood measures the time until a node with RabbitMQ confirms a message of
@@ -112,10 +132,10 @@ func (q *queues) compare() {
 		}
 
 		q.fill(rabbitCount)
-		receiver := serve(b, binary, q.to, q.to.Addr, q.urls, q.queueType)
+		receiver := serve(b, binary, q.to, q.to.Addr, q.urls[:1], q.queueType)
 		var senders []*process
-		for range q.queues {
-			senders = append(senders, serve(b, binary, q.from, "127.0.0.1:0", q.urls, q.queueType))
+		for i := range q.queues {
+			senders = append(senders, serve(b, binary, q.from, "127.0.0.1:0", []string{q.urlOf(i)}, q.queueType))
 		}
 		rate := q.arrivalRate(rabbitCount)
 		used := 0.0
@@ -207,6 +227,9 @@ func (q *queues) check(err error) {
 	}
 }
 
+// urlOf returns the URL of the node of RabbitMQ from which a queue is consumed.
+func (q *queues) urlOf(queue int) string { return q.urls[queue%len(q.urls)] }
+
 func (q *queues) channel() *amqp.Channel {
 	q.b.Helper()
 	ch, err := q.conn.Channel()
@@ -235,13 +258,18 @@ func (q *queues) fill(count int) {
 	}
 }
 
+// The IDs in the messages: of the creditor, and of the debtor in the first message.
+const (
+	creditor    = 0x000001_01_00000000
+	firstDebtor = 0x1234abcd_00_000000
+)
+
 // prepareTransfer returns the body of the n-th message, of about 500 bytes.
 func prepareTransfer(n int) []byte {
-	const creditor = 0x000001_01_00000000
 	m := fmt.Sprintf(`{"type": "PrepareTransfer", "debtor_id": %d, "creditor_id": %d, "min_locked_amount": 1000, `+
 		`"max_locked_amount": 2000, "recipient": "%s", "final_interest_rate_ts": "9999-12-31T23:59:59+00:00", `+
 		`"max_commit_delay": 100000, "coordinator_type": "direct", "coordinator_id": %d, "coordinator_request_id": %d, `+
-		`"ts": "2026-01-01T12:00:00+00:00"}`, int64(0x1234abcd_00_000000+n), creditor, strings.Repeat("R", 100), creditor, n)
+		`"ts": "2026-01-01T12:00:00+00:00"}`, int64(firstDebtor+n), creditor, strings.Repeat("R", 100), creditor, n)
 	return []byte(m)
 }
 
@@ -251,7 +279,7 @@ func prepareTransfer(n int) []byte {
 func (q *queues) move(queue, count int) (wait func()) {
 	q.b.Helper()
 	connect := func() (*amqp.Connection, *amqp.Channel) {
-		conn, err := amqp.Dial(q.urls[queue%len(q.urls)])
+		conn, err := amqp.Dial(q.urlOf(queue))
 		q.check(err)
 		ch, err := conn.Channel()
 		q.check(err)
@@ -260,7 +288,6 @@ func (q *queues) move(queue, count int) (wait func()) {
 	inConn, in := connect()
 	outConn, out := connect()
 	const inFlight = 2000
-	key := smp.RoutingKey(1, 2) // as long as all routing keys: its length affects the speed of RabbitMQ
 	q.check(in.Qos(inFlight, 0, false))
 	q.check(out.Confirm(false))
 	confirms := out.NotifyPublish(make(chan amqp.Confirmation, 2*inFlight))
@@ -268,14 +295,17 @@ func (q *queues) move(queue, count int) (wait func()) {
 	q.check(err)
 	published, acked := make(chan error, 1), make(chan error, 1)
 	go func() {
-		for range count {
+		for n := range count {
 			d, ok := <-deliveries
 			if !ok {
 				published <- amqp.ErrClosed
 				return
 			}
+			// As many different keys as the link has: RabbitMQ routes messages with the same key faster.
+			debtor := int64(firstDebtor + n)
+			key := smp.RoutingKey(debtor, creditor)
 			headers := amqp.Table{
-				"message-type": d.Type, "debtor-id": int64(1), "creditor-id": int64(1), "coordinator-id": int64(1), "coordinator-type": "direct",
+				"message-type": d.Type, "debtor-id": debtor, "creditor-id": int64(creditor), "coordinator-id": int64(n), "coordinator-type": "direct",
 			}
 			err := out.PublishWithContext(context.Background(), q.inbox, key, true, false, amqp.Publishing{
 				Headers: headers, DeliveryMode: amqp.Persistent, Type: d.Type, ContentType: d.ContentType, AppId: "swpt_stomp", Body: d.Body,

@@ -167,7 +167,7 @@ func (x *peerExamination) checkHeld() {
 			continue
 		}
 		for _, h := range p.Held {
-			x.fail("sending", "", h.String(), link.HeldRemedy)
+			x.fail("sending", "", h.String(), h.Remedy())
 		}
 	}
 }

@@ -38,9 +38,14 @@ type deadLetterer struct {
 
 	mu      sync.Mutex
 	waiting []deadLetterJob // in the order of the next attempts, without those in progress
-	moving  int             // number of jobs whose attempts are in progress
+	moving  []deadLetterJob // the jobs whose attempts are in progress
 	err     error           // why the last attempts have failed; nil if they have not
 	full    bool            // add waits, because the broker excludes no further message
+
+	// The first jobs are messages that the session before could not move: their number, and since
+	// when they wait.
+	before      int
+	beforeSince time.Time
 }
 
 // deadLetterJob is a message that is to become a dead letter. It does not contain the body, so that
@@ -50,6 +55,7 @@ type deadLetterJob struct {
 	typ    string
 	fp     fingerprint
 	reason error
+	added  time.Time
 }
 
 func newDeadLetterer(ctx context.Context, se *session, consumer broker.Consumer) *deadLetterer {
@@ -58,6 +64,7 @@ func newDeadLetterer(ctx context.Context, se *session, consumer broker.Consumer)
 		added: wait.NewSignal(), moved: wait.NewSignal(),
 		ending: make(chan struct{}), ended: make(chan struct{}),
 	}
+	dl.before, dl.beforeSince = se.sender.tracker.heldBefore(time.Now())
 	dl.moveCtx, dl.abortMoves = context.WithCancel(ctx)
 	go dl.run()
 	return dl
@@ -85,7 +92,12 @@ func (dl *deadLetterer) add(ctx context.Context, d broker.Delivery, fp fingerpri
 	}
 	dl.update(func() {
 		dl.full = false
-		dl.waiting = append(dl.waiting, deadLetterJob{d.Tag, d.Type, fp, reason})
+		added := time.Now()
+		if dl.before > 0 {
+			dl.before--
+			added = dl.beforeSince
+		}
+		dl.waiting = append(dl.waiting, deadLetterJob{d.Tag, d.Type, fp, reason, added})
 	})
 	dl.added.Notify()
 	return nil
@@ -95,7 +107,7 @@ func (dl *deadLetterer) add(ctx context.Context, d broker.Delivery, fp fingerpri
 func (dl *deadLetterer) busy() bool {
 	dl.mu.Lock()
 	defer dl.mu.Unlock()
-	return len(dl.waiting)+dl.moving > 0
+	return len(dl.waiting)+len(dl.moving) > 0
 }
 
 // update calls change, which may change the fields that mu guards, and passes the new state to the
@@ -104,7 +116,20 @@ func (dl *deadLetterer) update(change func()) {
 	dl.mu.Lock()
 	defer dl.mu.Unlock()
 	change()
-	dl.session.sender.tracker.setHeld(len(dl.waiting)+dl.moving, dl.full, dl.err)
+	dl.session.sender.tracker.setHeld(len(dl.waiting)+len(dl.moving), dl.oldest(), dl.full, dl.err)
+}
+
+// oldest returns when the job was added that waits longest, or, while jobs whose attempts have failed
+// are behind others, when one of the oldest was. It returns the zero time if there are no jobs. The
+// caller holds mu.
+func (dl *deadLetterer) oldest() time.Time {
+	var oldest time.Time
+	for _, jobs := range [][]deadLetterJob{dl.moving, dl.waiting} {
+		if len(jobs) > 0 && (oldest.IsZero() || jobs[0].added.Before(oldest)) {
+			oldest = jobs[0].added
+		}
+	}
+	return oldest
 }
 
 // run moves messages until end is called. After an attempt has failed, there is a pause, and the
@@ -129,7 +154,7 @@ func (dl *deadLetterer) run() {
 		}
 		failed, err := dl.moveAll(jobs)
 		dl.update(func() {
-			dl.waiting, dl.moving, dl.err = append(dl.waiting, failed...), 0, err
+			dl.waiting, dl.moving, dl.err = append(dl.waiting, failed...), nil, err
 		})
 		if len(failed) < len(jobs) {
 			dl.moved.Notify()
@@ -148,14 +173,13 @@ func (dl *deadLetterer) run() {
 	}
 }
 
-// next removes up to n jobs from the front of waiting and returns them. It sets moving to their
-// number.
+// next removes up to n jobs from the front of waiting, makes them those in progress, and returns them.
 func (dl *deadLetterer) next(n int) []deadLetterJob {
 	dl.mu.Lock()
 	defer dl.mu.Unlock()
 	n = min(n, len(dl.waiting))
 	jobs := slices.Clone(dl.waiting[:n])
-	dl.waiting, dl.moving = dl.waiting[n:], n
+	dl.waiting, dl.moving = dl.waiting[n:], jobs
 	return jobs
 }
 
@@ -205,5 +229,5 @@ func (dl *deadLetterer) end() {
 	defer late.Stop()
 	<-dl.ended
 	dl.abortMoves()
-	dl.session.sender.tracker.setHeld(0, false, nil)
+	dl.session.sender.tracker.leaveHeld()
 }

@@ -49,7 +49,8 @@ type PeerStatus struct {
 	LastError    string     `json:"last_error,omitempty"`
 	LastErrorAt  *time.Time `json:"last_error_at,omitempty"`
 	Certificates []Expiry   `json:"certificates"` // those that the link needs, the first to expire first
-	// Held has an element for each queue with messages that can be neither sent nor made dead letters.
+	// Held has an element for each queue with messages that cannot be sent, and that cannot be made dead
+	// letters either, or only slowly.
 	Held []Held `json:"held,omitempty"`
 
 	Out LinkState `json:"out"` // this node sends to the peer
@@ -66,13 +67,13 @@ type PeerStatus struct {
 	HandshakeHistogram Histogram `json:"-"`
 }
 
-// Held describes the messages of a queue that can be neither sent nor made dead letters: they stay in
-// the queue, and making them dead letters is tried again.
+// Held describes the messages of a queue that cannot be sent, and that cannot be made dead letters
+// either, or only slowly: they stay in the queue, and making them dead letters is tried again.
 type Held struct {
 	Queue    string    `json:"queue"`
 	Messages int       `json:"messages"`
-	Since    time.Time `json:"since"`
-	Reason   string    `json:"reason"` // why they cannot be made dead letters
+	Since    time.Time `json:"since"`  // when the oldest of them began to wait
+	Reason   string    `json:"reason"` // why they cannot be made dead letters; "" if that only takes long
 	// Stopped reports whether the messages are so many that nothing is sent from the queue.
 	Stopped bool `json:"stopped"`
 }
@@ -83,8 +84,14 @@ func (h Held) String() string {
 	if h.Stopped {
 		others = "they are so many that NOTHING is sent from the queue"
 	}
+	if h.Reason == "" {
+		return fmt.Sprintf("queue %s: %d messages can not be sent, and wait to be set aside; %s: %s", h.Queue, h.Messages, others, slowReason)
+	}
 	return fmt.Sprintf("queue %s: %d messages can be neither sent nor set aside, and stay in it; %s: %s", h.Queue, h.Messages, others, h.Reason)
 }
+
+// Remedy returns what an operator can do about the messages.
+func (h Held) Remedy() string { return heldRemedy(h.Reason) }
 
 // Severity returns the severity of the worse direction of the link, which is the smaller value.
 func (p *PeerStatus) Severity() Severity {
@@ -226,7 +233,7 @@ func (p *peer) status(s *shared, now time.Time) PeerStatus {
 	slices.SortFunc(st.Connections, func(a, b Connection) int { return a.Since.Compare(b.Since) })
 	wall := time.Now() // events are recorded by this clock, not by that for certificates
 	st.Out, st.In = p.linkStates(s, wall)
-	st.Held = p.heldMessages()
+	st.Held = p.heldMessages(wall)
 	if e := p.lastError(st.Out, st.In, wall); !e.at.IsZero() {
 		st.LastError, st.LastErrorAt = e.text, &e.at
 	}
@@ -237,12 +244,13 @@ func (p *peer) status(s *shared, now time.Time) PeerStatus {
 	return st
 }
 
-// heldMessages returns the messages that can be neither sent nor made dead letters, by queue.
-func (p *peer) heldMessages() (list []Held) {
+// heldMessages returns the messages that wait to become dead letters, by queue, if an operator has to
+// know of them.
+func (p *peer) heldMessages(now time.Time) (list []Held) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, queue := range slices.Sorted(maps.Keys(p.out)) {
-		if h := p.out[queue].heldNow(); h.count > 0 {
+		if h := p.out[queue].heldNow(now); h.count > 0 {
 			list = append(list, Held{Queue: queue, Messages: h.count, Since: h.since, Reason: h.reason, Stopped: h.full})
 		}
 	}

@@ -25,40 +25,87 @@ type tracker struct {
 	held  heldMessages
 }
 
-// heldMessages are messages of a queue that can be neither sent nor made dead letters.
+// heldMessages are messages of a queue that cannot be sent, and wait to become dead letters.
 type heldMessages struct {
-	count  int // 0 if there are none
-	since  time.Time
-	reason string
+	count  int       // 0 if there are none
+	since  time.Time // when the oldest of them began to wait
+	reason string    // why the last attempts to make them dead letters have failed; "" if they have not
 
 	full      bool      // so many that the broker holds no more, and nothing is sent from the queue
 	fullSince time.Time // valid if full
+
+	// left is when the session ended that received them; zero if it has not ended. The next session
+	// receives them again.
+	left time.Time
 }
 
-// setHeld records that a number of messages wait to become dead letters, and why the last attempts to
-// make them dead letters have failed; they count only if err is not nil. full is whether the broker
-// holds no more of them.
-func (t *tracker) setHeld(count int, full bool, err error) {
+// heldUnnoticed is how long messages may wait to become dead letters without being reported, if no
+// attempt has failed: a number of them takes a moment. It is also how long they are reported after the
+// end of a session, if no other one receives them.
+const heldUnnoticed = 10 * time.Second
+
+// reportable reports whether an operator has to know of the messages: making them dead letters fails,
+// or takes long.
+func (h *heldMessages) reportable(now time.Time) bool {
+	return h.known(now) && (h.reason != "" || now.Sub(h.since) > heldUnnoticed)
+}
+
+// known reports whether the messages still wait, as far as is known.
+func (h *heldMessages) known(now time.Time) bool {
+	return h.count > 0 && (h.left.IsZero() || now.Sub(h.left) < heldUnnoticed)
+}
+
+// setHeld records that a number of messages wait to become dead letters, when the oldest of them began
+// to wait, and why the last attempts to make them dead letters have failed, or nil. full is whether the
+// broker holds no more of them.
+func (t *tracker) setHeld(count int, since time.Time, full bool, err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if count == 0 || err == nil {
+	if count == 0 {
 		t.held = heldMessages{}
 		return
 	}
-	h, now := &t.held, time.Now()
-	if h.count == 0 {
-		h.since = now
+	before, now := t.held, time.Now()
+	t.held = heldMessages{count: count, since: since, full: full, fullSince: now}
+	h := &t.held
+	if err != nil {
+		h.reason = excerpt.Limit(err.Error(), maxErrorText)
 	}
-	if full && !h.full {
-		h.fullSince = now
+	if full && before.full {
+		h.fullSince = before.fullSince
 	}
-	h.count, h.full, h.reason = count, full, excerpt.Limit(err.Error(), maxErrorText)
+	// Messages whose attempts have failed are tried after newer ones.
+	if before.known(now) && before.reason != "" && err != nil && before.since.Before(since) {
+		h.since = before.since
+	}
 }
 
-// heldNow returns the messages that can be neither sent nor made dead letters.
-func (t *tracker) heldNow() heldMessages {
+// heldBefore returns the messages that waited to become dead letters when the last session ended, a
+// short time ago, and since when. The next session receives them first.
+func (t *tracker) heldBefore(now time.Time) (count int, since time.Time) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if !t.held.known(now) {
+		return 0, time.Time{}
+	}
+	return t.held.count, t.held.since
+}
+
+// leaveHeld records that the session ends, and that the messages which wait to become dead letters
+// stay in the queue.
+func (t *tracker) leaveHeld() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.held.full, t.held.left = false, time.Now()
+}
+
+// heldNow returns the messages that wait to become dead letters, if an operator has to know of them.
+func (t *tracker) heldNow(now time.Time) heldMessages {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if !t.held.reportable(now) {
+		return heldMessages{}
+	}
 	return t.held
 }
 
@@ -199,8 +246,17 @@ func staleAfter(v Verdict) time.Duration {
 	return 0
 }
 
-// HeldRemedy is what an operator can do about messages that can not be set aside.
-const HeldRemedy = "see docs/queues.md, about limits of queues: make room with peerlink queue retry or queue drop, or raise the limit of the queue of those set aside"
+// slowReason is why messages that wait to be set aside are reported if no attempt has failed.
+const slowReason = "the broker takes long to set them aside"
+
+// heldRemedy returns what an operator can do about messages that wait to be set aside. reason is why
+// that has failed; "" if it only takes long.
+func heldRemedy(reason string) string {
+	if reason == "" {
+		return "nothing if it is over soon; otherwise see whether the broker or its disk is overloaded, and which application sends so many invalid messages"
+	}
+	return "see docs/queues.md, about limits of queues: make room with peerlink queue retry or queue drop, or raise the limit of the queue of those set aside"
+}
 
 // current returns the state at the time now. If nothing has happened, its verdict is empty. The
 // verdict is [VerdictUnconfirmed] if the peer has confirmed nothing for longer than
@@ -214,11 +270,11 @@ func (t *tracker) current(now time.Time, unconfirmedAfter time.Duration) LinkSta
 		return LinkState{}
 	case t.state.Verdict != VerdictLinked:
 		return t.state
-	case t.held.full:
+	case t.held.full && t.held.reportable(now):
 		return LinkState{
 			Verdict: VerdictCannotSetAside, Since: t.held.fullSince,
-			Reason: fmt.Sprintf("messages that can not be sent can not be set aside either, and as many as are possible (%d) are held: %s", t.held.count, t.held.reason),
-			Remedy: HeldRemedy,
+			Reason: fmt.Sprintf("as many messages as are possible (%d) wait to be set aside: %s", t.held.count, cmp.Or(t.held.reason, slowReason)),
+			Remedy: heldRemedy(t.held.reason),
 		}
 	}
 	for c := range t.conns {

@@ -1,6 +1,7 @@
 package link
 
 import (
+	"errors"
 	"testing"
 	"time"
 )
@@ -130,5 +131,71 @@ func TestWorst(t *testing.T) {
 		if got := worst(c.states); got != c.want {
 			t.Errorf("worst of %+v: %+v", c.states, got)
 		}
+	}
+}
+
+// Messages that wait to become dead letters are reported at once if that fails, and after a while if it
+// only takes long; a session that goes on with them does not begin to count anew.
+func TestTrackerHeld(t *testing.T) {
+	now := time.Now()
+	long, short := now.Add(-2*heldUnnoticed), now.Add(-heldUnnoticed/2)
+	full := errors.New("the queue is full")
+	tests := []struct {
+		name   string
+		record func(*tracker)
+		want   heldMessages // without the fields left and fullSince
+	}{
+		{"a short time", func(r *tracker) { r.setHeld(7, short, true, nil) }, heldMessages{}},
+		{"failing", func(r *tracker) { r.setHeld(7, short, false, full) }, heldMessages{count: 7, since: short, reason: full.Error()}},
+		{"slow", func(r *tracker) { r.setHeld(7, long, false, nil) }, heldMessages{count: 7, since: long}},
+		{"slow and full", func(r *tracker) { r.setHeld(7, long, true, nil) }, heldMessages{count: 7, since: long, full: true}},
+		{"failing, the oldest behind newer ones", func(r *tracker) {
+			r.setHeld(7, long, false, full)
+			r.setHeld(6, short, false, full)
+		}, heldMessages{count: 6, since: long, reason: full.Error()}},
+		{"the fault is over", func(r *tracker) {
+			r.setHeld(7, long, false, full)
+			r.setHeld(6, short, false, nil)
+		}, heldMessages{}},
+		{"none", func(r *tracker) {
+			r.setHeld(7, long, false, full)
+			r.setHeld(0, time.Time{}, false, nil)
+		}, heldMessages{}},
+		{"the session has ended", func(r *tracker) {
+			r.setHeld(7, long, true, nil)
+			r.leaveHeld()
+		}, heldMessages{count: 7, since: long}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			r := new(tracker)
+			tt.record(r)
+			got := r.heldNow(now)
+			got.left, got.fullSince = time.Time{}, time.Time{}
+			if got != tt.want {
+				t.Errorf("heldNow = %+v, want %+v", got, tt.want)
+			}
+			r.set(LinkState{Verdict: VerdictLinked})
+			want := VerdictLinked
+			if tt.want.full {
+				want = VerdictCannotSetAside
+			}
+			if verdict := r.current(now, time.Hour).Verdict; verdict != want {
+				t.Errorf("verdict %s, want %s", verdict, want)
+			}
+		})
+	}
+
+	r := new(tracker)
+	r.setHeld(7, long, false, nil)
+	r.leaveHeld()
+	if count, since := r.heldBefore(now); count != 7 || !since.Equal(long) {
+		t.Errorf("heldBefore = %d, %v, want 7, %v", count, since, long)
+	}
+	if count, _ := r.heldBefore(now.Add(2 * heldUnnoticed)); count != 0 {
+		t.Errorf("heldBefore = %d long after the session, want 0", count)
+	}
+	if h := r.heldNow(now.Add(2 * heldUnnoticed)); h.count != 0 {
+		t.Errorf("heldNow = %+v long after the session, want none", h)
 	}
 }
