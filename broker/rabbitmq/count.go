@@ -1,0 +1,72 @@
+package rabbitmq
+
+import (
+	"fmt"
+	"time"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+)
+
+// A passive declaration is AMQP's way to count the messages of a queue. If the leader of a quorum
+// queue does not answer within 250 ms, or there is no leader, RabbitMQ itself answers that the queue has no
+// messages and no consumers. So an answer with consumers is one of the leader, also if it
+// counts no messages, and any other count of no messages has to be verified.
+
+const (
+	// lateCount is the time after which an empty count is probably not one of the leader.
+	lateCount = 200 * time.Millisecond
+	// countAttempts is how often an empty count is repeated.
+	countAttempts = 5
+)
+
+// isUnverified reports whether a count may be RabbitMQ's own instead of the leader's.
+func isUnverified(q amqp.Queue) bool { return q.Messages == 0 && q.Consumers == 0 }
+
+// count returns how many messages of a queue are not delivered to a consumer, and whether the
+// queue exists. It repeats an unverified count that has come late. Then it verifies the count with
+// a basic.get, which the leader answers; while another process has the lock of the queue, and so must have a
+// consumer that was not counted, the count is repeated instead.
+func (d declarer) count(name string) (n int, exists bool, err error) {
+	for attempt := 1; ; attempt++ {
+		asked := time.Now()
+		q, exists, err := d.passiveDeclare(name)
+		if err != nil || !exists || !isUnverified(q) {
+			return q.Messages, exists, err
+		}
+		if time.Since(asked) >= lateCount && attempt < countAttempts {
+			continue
+		}
+		if t := d.kind(name).queueType; t != Quorum && t != "" {
+			return 0, true, nil
+		}
+		if !hasReplyCode(d.checkLock(name), amqp.ResourceLocked) {
+			n, err := d.countByGet(name)
+			return n, true, err
+		}
+		if attempt == countAttempts {
+			return 0, true, fmt.Errorf("queue %s is in use, but RabbitMQ counts neither messages nor consumers: it is overloaded, or too few nodes of its cluster are up", name)
+		}
+		time.Sleep(lateCount)
+	}
+}
+
+// countByGet is count by means of a basic.get. A message that it gets is returned to its position
+// before countByGet returns. It happens only if the count before was wrong, since a quorum queue
+// counts how often a message was returned, and puts it behind others that were returned before.
+func (d declarer) countByGet(name string) (int, error) {
+	ch, err := d.live.Channel()
+	if err != nil {
+		return 0, explain(err)
+	}
+	defer ch.Close()
+	m, ok, err := ch.Get(name, false)
+	switch {
+	case hasReplyCode(err, amqp.AccessRefused) && !inExclusiveUse(err):
+		return 0, nil // the user may not read the queue: a better count is not possible
+	case err != nil:
+		return 0, fmt.Errorf("queue %s: %w", name, explain(err))
+	case !ok:
+		return 0, nil
+	}
+	return int(m.MessageCount) + 1, explain(m.Nack(false, true))
+}
