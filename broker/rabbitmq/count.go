@@ -15,17 +15,17 @@ import (
 const (
 	// lateCount is the time after which an empty count is probably not one of the leader.
 	lateCount = 200 * time.Millisecond
-	// countAttempts is how often an empty count is repeated.
-	countAttempts = 5
+	// countAttempts is how often a queue is counted at most.
+	countAttempts = 10
 )
 
 // isUnverified reports whether a count may be RabbitMQ's own instead of the leader's.
 func isUnverified(q amqp.Queue) bool { return q.Messages == 0 && q.Consumers == 0 }
 
 // count returns how many messages of a queue are not delivered to a consumer, and whether the
-// queue exists. It repeats an unverified count that has come late. Then it verifies the count with
-// a basic.get, which the leader answers; while another process has the lock of the queue, and so must have a
-// consumer that was not counted, the count is repeated instead.
+// queue exists. It repeats an unverified count that has come late, and one of a queue whose lock is
+// held: the holder has a consumer that was not counted, and no message must be taken from it. Any other
+// unverified count is verified by countByGet.
 func (d declarer) count(name string) (n int, exists bool, err error) {
 	for attempt := 1; ; attempt++ {
 		asked := time.Now()
@@ -33,27 +33,30 @@ func (d declarer) count(name string) (n int, exists bool, err error) {
 		if err != nil || !exists || !isUnverified(q) {
 			return q.Messages, exists, err
 		}
-		if time.Since(asked) >= lateCount && attempt < countAttempts {
+		d.live.recordAnswer() // there may be many late ones
+		last := attempt == countAttempts
+		if time.Since(asked) >= lateCount && !last {
 			continue
-		}
-		if t := d.kind(name).queueType; t != Quorum && t != "" {
-			return 0, true, nil
 		}
 		if !hasReplyCode(d.checkLock(name), amqp.ResourceLocked) {
 			n, err := d.countByGet(name)
 			return n, true, err
 		}
-		if attempt == countAttempts {
+		if last {
 			return 0, true, fmt.Errorf("queue %s is in use, but RabbitMQ counts neither messages nor consumers: it is overloaded, or too few nodes of its cluster are up", name)
 		}
 		time.Sleep(lateCount)
 	}
 }
 
-// countByGet is count by means of a basic.get. A message that it gets is returned to its position
-// before countByGet returns. It happens only if the count before was wrong, since a quorum queue
-// counts how often a message was returned, and puts it behind others that were returned before.
+// countByGet counts the messages of a queue with basic.get, which the leader of a quorum queue answers. It
+// returns the message that it gets before it ends. It must only be used if the queue is most likely
+// empty: other processes do not count that message meanwhile, and a quorum queue counts
+// how often a message was returned, and puts it behind others that were returned before.
 func (d declarer) countByGet(name string) (int, error) {
+	if t := d.kind(name).queueType; t != Quorum && t != "" {
+		return 0, nil // reliable; and a basic.get of a stream would end the connection
+	}
 	ch, err := d.live.Channel()
 	if err != nil {
 		return 0, explain(err)

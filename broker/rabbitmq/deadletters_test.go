@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"reflect"
+	"sync"
 	"testing"
 	"time"
 
@@ -338,18 +339,19 @@ func TestSlowLeader(t *testing.T) {
 	}
 	expect(t, c, count)
 	whileLeaderIsSlow(t, o, s, queue+".XQ", func() {
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			if info, err := b.Info(testContext(t), queue); err != nil || info.DeadLetters != count {
+				t.Errorf("%+v, %v, want %d dead letters", info, err, count)
+			}
+		})
 		checkLengths(t, c)
 		checkLengths(t, c)
-		if w := b.Warnings(); len(w) > 0 {
-			t.Errorf("warnings %q", w)
-		}
+		wg.Wait()
 	})
-	o.check(c.Close())
-	whileLeaderIsSlow(t, o, s, queue+".XQ", func() {
-		if info, err := b.Info(testContext(t), queue); err != nil || info.DeadLetters != count {
-			t.Errorf("%+v, %v, want %d dead letters", info, err, count)
-		}
-	})
+	if w := b.Warnings(); len(w) > 0 {
+		t.Errorf("warnings %q", w)
+	}
 	whileLeaderIsSlow(t, o, s, queue+".XQ", func() {
 		if n, err := b.Drop(testContext(t), queue, ids); n != count || err != nil {
 			t.Errorf("%d dropped, %v, want %d", n, err, count)
@@ -360,10 +362,10 @@ func TestSlowLeader(t *testing.T) {
 	}
 }
 
-// whileLeaderIsSlow calls do while the leader of a quorum queue is suspended, which is for two seconds.
+// whileLeaderIsSlow calls do while the leader of a quorum queue is suspended, which is for a second.
 func whileLeaderIsSlow(t *testing.T, o *testClient, s *rabbittest.Server, queue string, do func()) {
 	t.Helper()
-	const suspend = `{ok, Q} = rabbit_amqqueue:lookup(rabbit_misc:r(<<"/">>, queue, <<"%s">>)), P = amqqueue:get_pid(Q), sys:suspend(P), timer:sleep(2000), sys:resume(P).`
+	const suspend = `{ok, Q} = rabbit_amqqueue:lookup(rabbit_misc:r(<<"/">>, queue, <<"%s">>)), P = amqqueue:get_pid(Q), sys:suspend(P), timer:sleep(1000), sys:resume(P).`
 	done := make(chan error, 1)
 	go func() { done <- s.Control("eval", fmt.Sprintf(suspend, queue)) }()
 	eventually(t, "the suspension", func() error {
