@@ -15,38 +15,48 @@ import (
 const (
 	// lateCount is the time after which an empty count is probably not one of the leader.
 	lateCount = 200 * time.Millisecond
-	// countAttempts is how often a queue is counted at most.
+	// countAttempts is how often a count is repeated at most for each reason.
 	countAttempts = 10
 )
 
 // isUnverified reports whether a count may be RabbitMQ's own instead of the leader's.
 func isUnverified(q amqp.Queue) bool { return q.Messages == 0 && q.Consumers == 0 }
 
+// repeatLate calls declare, which declares a queue passively, again while its count is unverified
+// and has come late, at most countAttempts times.
+func repeatLate(declare func() (amqp.Queue, error)) (q amqp.Queue, err error) {
+	for range countAttempts {
+		asked := time.Now()
+		if q, err = declare(); err != nil || !isUnverified(q) || time.Since(asked) < lateCount {
+			break
+		}
+	}
+	return q, err
+}
+
 // count returns how many messages of a queue are not delivered to a consumer, and whether the
 // queue exists. It repeats an unverified count that has come late, and one of a queue whose lock is
 // held: the holder has a consumer that was not counted, and no message must be taken from it. Any other
 // unverified count is verified by countByGet.
 func (d declarer) count(name string) (n int, exists bool, err error) {
-	for attempt := 1; ; attempt++ {
-		asked := time.Now()
-		q, exists, err := d.passiveDeclare(name)
+	for range countAttempts {
+		q, err := repeatLate(func() (q amqp.Queue, err error) {
+			q, exists, err = d.passiveDeclare(name)
+			if err == nil {
+				d.live.recordAnswer() // there may be many late ones
+			}
+			return q, err
+		})
 		if err != nil || !exists || !isUnverified(q) {
 			return q.Messages, exists, err
-		}
-		d.live.recordAnswer() // there may be many late ones
-		last := attempt == countAttempts
-		if time.Since(asked) >= lateCount && !last {
-			continue
 		}
 		if !hasReplyCode(d.checkLock(name), amqp.ResourceLocked) {
 			n, err := d.countByGet(name)
 			return n, true, err
 		}
-		if last {
-			return 0, true, fmt.Errorf("queue %s is in use, but RabbitMQ counts neither messages nor consumers: it is overloaded, or too few nodes of its cluster are up", name)
-		}
 		time.Sleep(lateCount)
 	}
+	return 0, true, fmt.Errorf("queue %s is in use, but RabbitMQ counts neither messages nor consumers: it is overloaded, or too few nodes of its cluster are up", name)
 }
 
 // countByGet counts the messages of a queue with basic.get, which the leader of a quorum queue answers. It
