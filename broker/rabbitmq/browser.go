@@ -131,6 +131,23 @@ func (br *browser) count(ctx context.Context) (int, error) {
 	})
 }
 
+// passiveDeclare returns RabbitMQ's counts of the queue, which may be unverified (see isUnverified).
+func (br *browser) passiveDeclare(ctx context.Context) (amqp.Queue, error) {
+	return declarerResult(ctx, br.broker, func(d declarer) (amqp.Queue, error) {
+		q, exists, err := d.passiveDeclare(br.queue)
+		if err == nil && !exists {
+			err = broker.ErrNoQueue
+		}
+		return q, err
+	})
+}
+
+// awaitDeliveries waits until all messages have arrived that the queue had delivered before it was
+// counted: RabbitMQ's answer on the channel follows them.
+func (br *browser) awaitDeliveries(ctx context.Context, prefetch int) error {
+	return br.call(ctx, func() error { return br.channel.Qos(prefetch, 0, false) })
+}
+
 // next consumes the next messages. It returns nil at the end.
 func (br *browser) next(ctx context.Context) ([]amqp.Delivery, error) {
 	size := min(br.remaining, browseStep)
@@ -186,15 +203,15 @@ func (br *browser) receive(ctx context.Context, arriving <-chan amqp.Delivery, s
 			quiet = 0
 			silence.Reset(browseSilence)
 		case <-silence.C:
-			ready, err := br.count(ctx)
+			q, err := br.passiveDeclare(ctx)
 			if err != nil {
 				return nil, err
 			}
-			if ready == 0 {
-				return step, nil
+			if q.Messages == 0 && !isUnverified(q) { // the browser itself is a consumer
+				return step, br.awaitDeliveries(ctx, size)
 			}
 			if quiet++; time.Duration(quiet)*browseSilence >= br.broker.opts.ConnectTimeout {
-				return nil, fmt.Errorf("queue %s has %d messages, but RabbitMQ does not deliver them: does another program consume the queue exclusively?", br.queue, ready)
+				return nil, fmt.Errorf("queue %s has %d messages, but RabbitMQ does not deliver them: does another program consume the queue exclusively?", br.queue, q.Messages)
 			}
 			silence.Reset(browseSilence)
 		case <-ctx.Done():
@@ -286,7 +303,7 @@ func (br *browser) requeueKept(ctx context.Context) error {
 // must be called with poll false from then on: then it only pauses.
 func (br *browser) awaitReady(ctx context.Context, want int, poll bool) (bool, error) {
 	for deadline := time.Now().Add(closeTimeout); poll && time.Now().Before(deadline); {
-		if n, err := br.count(ctx); err != nil || n >= want {
+		if q, err := br.passiveDeclare(ctx); err != nil || q.Messages >= want {
 			return true, err
 		}
 		if err := wait.Sleep(ctx, ackPause/4); err != nil {

@@ -399,7 +399,7 @@ func (c *consumer) deadLetter(ctx context.Context, tag uint64, reason string) er
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	defer context.AfterFunc(c.life, func() { cancel(broker.ErrClosed) })()
-	err = c.deadLetters.publish(ctx, d, reason)
+	err = c.deadLetters.publish(ctx, d, reason, c.failure)
 	c.mu.Lock()
 	c.unacked.finishMove(tag, err == nil)
 	c.mu.Unlock()

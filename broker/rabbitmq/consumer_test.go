@@ -3,6 +3,7 @@ package rabbitmq
 import (
 	"context"
 	"errors"
+	"fmt"
 	"maps"
 	"reflect"
 	"strings"
@@ -92,6 +93,46 @@ func TestDeadLetterLargeHeaders(t *testing.T) {
 	setAsideNext(t, c, "reason")
 	if d := o.take(q.Queues[0]+".XQ", 1)[0]; len(d.Headers) != 4 || d.Headers[headerReason] != "reason" {
 		t.Errorf("got %d headers, want 4", len(d.Headers))
+	}
+}
+
+// Messages that wait for their turn to become dead letters are not copied once the connection is lost:
+// RabbitMQ delivers them again, and each would be a dead letter twice.
+func TestNoDeadLetterAfterLoss(t *testing.T) {
+	s := rabbittest.Get(t)
+	o, b := newTestClient(t, s), openTest(t, s.URL(), Options{})
+	q, bc := bindAndConsume(t, b)
+	c := bc.(*consumer)
+	const count = 10
+	o.check(o.send(q.Exchange, q.PeerID+".1", publishings(make([]broker.Outgoing, count))...))
+	c.deadLetters.length.sem <- struct{}{}
+	results := make(chan error, count)
+	for begun := 0; begun < count; {
+		batch, err := c.Next(testContext(t), count)
+		o.check(err)
+		for _, d := range batch {
+			go func() { results <- c.DeadLetter(testContext(t), d.Tag, "reason") }()
+		}
+		begun += len(batch)
+	}
+	eventually(t, "the moves", func() error {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		if c.unacked.moving < count {
+			return fmt.Errorf("%d moves have begun", c.unacked.moving)
+		}
+		return nil
+	})
+	c.live.cut()
+	<-c.ended
+	<-c.deadLetters.length.sem
+	for range count {
+		if <-results == nil {
+			t.Error("a message became a dead letter although the connection is lost")
+		}
+	}
+	if dead := asideIn(t, b, q.Queues[0]); len(dead) > 0 {
+		t.Errorf("%d messages are dead letters, and will be again", len(dead))
 	}
 }
 

@@ -34,8 +34,9 @@ func newDeadLetterPublisher(b *Broker, queue string) deadLetterPublisher {
 }
 
 // publish publishes a copy of a delivery, and waits until RabbitMQ has confirmed the copy. It
-// also logs the message, because a dead-letter queue may lose messages.
-func (p *deadLetterPublisher) publish(ctx context.Context, d amqp.Delivery, reason string) error {
+// also logs the message, because a dead-letter queue may lose messages. Calls wait for each other: lost
+// returns an error if the original can not be acknowledged any more, and so must not be copied.
+func (p *deadLetterPublisher) publish(ctx context.Context, d amqp.Delivery, reason string, lost func() error) error {
 	for _, sem := range []chan struct{}{p.sem, p.length.sem} {
 		select {
 		case sem <- struct{}{}:
@@ -43,6 +44,9 @@ func (p *deadLetterPublisher) publish(ctx context.Context, d amqp.Delivery, reas
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
+	}
+	if err := lost(); err != nil {
+		return err
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, p.to.broker.opts.ConfirmTimeout, errNotConfirmed)
 	defer cancel()

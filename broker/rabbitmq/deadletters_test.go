@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"reflect"
+	"sync"
 	"testing"
 	"time"
 
@@ -320,4 +321,60 @@ func TestListRefused(t *testing.T) {
 	if !inExclusiveUse(reported) {
 		t.Errorf("got %v, want RabbitMQ's refusal", reported)
 	}
+}
+
+// A quorum queue whose leader does not answer in time is not taken for an empty one, although RabbitMQ then
+// counts no messages: all dead letters are counted, listed and dropped, and there is no warning
+// that some are missing.
+func TestSlowLeader(t *testing.T) {
+	s := rabbittest.Get(t)
+	o, b := newTestClient(t, s), openTest(t, s.URL(), Options{QueueType: Quorum})
+	q, c := bindAndConsume(t, b)
+	queue := q.Queues[0]
+	const count = 3
+	setAsideMessages(t, o, q, c, count)
+	ids := make([]string, 0, count)
+	for _, m := range asideIn(t, b, queue) {
+		ids = append(ids, m.ID)
+	}
+	expect(t, c, count)
+	whileLeaderIsSlow(t, o, s, queue+".XQ", func() {
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			if info, err := b.Info(testContext(t), queue); err != nil || info.DeadLetters != count {
+				t.Errorf("%+v, %v, want %d dead letters", info, err, count)
+			}
+		})
+		checkLengths(t, c)
+		checkLengths(t, c)
+		wg.Wait()
+	})
+	if w := b.Warnings(); len(w) > 0 {
+		t.Errorf("warnings %q", w)
+	}
+	whileLeaderIsSlow(t, o, s, queue+".XQ", func() {
+		if n, err := b.Drop(testContext(t), queue, ids); n != count || err != nil {
+			t.Errorf("%d dropped, %v, want %d", n, err, count)
+		}
+	})
+	if info, err := b.Info(testContext(t), queue); err != nil || info.DeadLetters != 0 {
+		t.Errorf("%+v, %v, want no dead letters", info, err)
+	}
+}
+
+// whileLeaderIsSlow calls do while the leader of a quorum queue is suspended, which is for a second.
+func whileLeaderIsSlow(t *testing.T, o *testClient, s *rabbittest.Server, queue string, do func()) {
+	t.Helper()
+	const suspend = `{ok, Q} = rabbit_amqqueue:lookup(rabbit_misc:r(<<"/">>, queue, <<"%s">>)), P = amqqueue:get_pid(Q), sys:suspend(P), timer:sleep(1000), sys:resume(P).`
+	done := make(chan error, 1)
+	go func() { done <- s.Control("eval", fmt.Sprintf(suspend, queue)) }()
+	eventually(t, "the suspension", func() error {
+		q, err := o.QueueDeclarePassive(queue, true, false, false, false, nil)
+		if err == nil && q.Messages > 0 {
+			err = fmt.Errorf("%d messages are counted", q.Messages)
+		}
+		return err
+	})
+	do()
+	o.check(<-done)
 }

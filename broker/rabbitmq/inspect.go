@@ -74,7 +74,9 @@ func (i *Inspector) Queue(name string) (messages, consumers int, err error) {
 		return 0, 0, explain(err)
 	}
 	defer ch.Close()
-	q, err := ch.QueueDeclarePassive(name, true, false, false, false, nil)
+	q, err := repeatLate(func() (amqp.Queue, error) {
+		return ch.QueueDeclarePassive(name, true, false, false, false, nil)
+	})
 	if hasReplyCode(err, amqp.NotFound) {
 		return 0, 0, fmt.Errorf("%w: %s", broker.ErrNoQueue, name)
 	}

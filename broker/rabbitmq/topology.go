@@ -215,13 +215,6 @@ func (d declarer) declareQueue(name string, args amqp.Table) error {
 	return nil
 }
 
-// count returns how many messages of a queue are not delivered to a consumer, and whether the
-// queue exists.
-func (d declarer) count(name string) (n int, exists bool, err error) {
-	q, exists, err := d.passiveDeclare(name)
-	return q.Messages, exists, err
-}
-
 // passiveDeclare returns RabbitMQ's counts of a queue, and whether the queue exists.
 func (d declarer) passiveDeclare(name string) (q amqp.Queue, exists bool, err error) {
 	ch, err := d.live.Channel() // RabbitMQ closes it if there is no queue
@@ -303,7 +296,7 @@ func (d declarer) unbindQueue(queue, exchange string) error {
 // that have messages.
 func (d declarer) unbindFormer(exchange string, queues []string) (waiting []string, err error) {
 	for _, queue := range queues {
-		q, exists, err := d.passiveDeclare(queue)
+		_, exists, err := d.passiveDeclare(queue)
 		if err != nil {
 			return nil, err
 		}
@@ -313,10 +306,11 @@ func (d declarer) unbindFormer(exchange string, queues []string) (waiting []stri
 		if err = d.unbindQueue(queue, exchange); err != nil {
 			return nil, err
 		}
-		if q, _, err = d.passiveDeclare(queue); err != nil {
+		n, _, err := d.count(queue)
+		if err != nil {
 			return nil, err
 		}
-		if q.Messages > 0 {
+		if n > 0 {
 			waiting = append(waiting, queue)
 		}
 		d.live.recordAnswer() // there may be many queues
