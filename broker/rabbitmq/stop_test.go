@@ -85,7 +85,7 @@ func TestStopWhileFrozen(t *testing.T) {
 // next attempt uses another one.
 func TestSilentConnectionIsReplaced(t *testing.T) {
 	s := rabbittest.Get(t)
-	b := openTest(t, s.URL(), Options{ConnectTimeout: time.Second})
+	b := openTest(t, s.URL(), Options{ConnectTimeout: 3 * time.Second})
 	q, c := bindAndConsume(t, b)
 	if err := c.Close(); err != nil {
 		t.Fatal(err)
