@@ -3,6 +3,8 @@
 //
 //	GET /            a page for people: the dashboard
 //	GET /peers/ID    a page about one peer
+//	GET /peers/ID/aside   the peer's messages that are set aside, with the [Config].Token
+//	POST /peers/ID/aside  sends them again, or drops them, with the token
 //	GET /links       the same in JSON ([Links])
 //	GET /metrics     metrics for Prometheus
 //	GET /healthz     200 while the service runs; 503 if a part of the service hangs
@@ -11,12 +13,14 @@
 //	GET /log-level   the log level
 //	PUT /log-level   changes it: error, warning, info or debug
 //
-// There is no authentication, so access depends on the address: a Unix socket that only
+// Access depends on the address: a Unix socket that only
 // the service's own user can open, or a loopback port that all users of the machine can
 // reach. Other addresses need [Listen.Exposed]; through such an address nothing can be
-// changed.
+// changed. Messages are shown, sent again and dropped only for requests with the token, in the
+// header "Authorization: Bearer TOKEN": a browser adds it to no request by itself, so another
+// site can not use it, and a program on another port, which would receive a cookie, does not get it.
 //
-// Nothing served is secret, but parts of it were written by peers: they are bounded in
+// Nothing else that is served is secret, but parts of it were written by peers: they are bounded in
 // length, and escaped for display. Web pages in a browser on this machine have no access:
 // requests with another name than localhost in Host are refused, against DNS rebinding, and so
 // are cross-origin requests.
@@ -35,6 +39,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 
+	"peerlink/broker"
 	"peerlink/broker/embedded"
 	"peerlink/internal/httplimit"
 	"peerlink/internal/pendingconns"
@@ -71,6 +76,11 @@ type Config struct {
 	// Stalled returns an error while a part of the service hangs, so that a restart may
 	// help. It may be nil.
 	Stalled func() error
+	// DeadLetters are those of the broker. It is nil if the broker has none.
+	DeadLetters broker.DeadLetters
+	// Token is the secret of requests that show or change messages. If it is empty, there are no
+	// such requests.
+	Token string
 	// Applications returns how many messages the node's applications have sent, by result. It is
 	// nil if they do not send by this service.
 	Applications func() map[string]uint64
@@ -93,6 +103,7 @@ const (
 type Server struct {
 	cfg       Config
 	listeners []*listener
+	dashboard string // see [Links]
 	template  *template.Template
 	process   prometheus.Gatherer
 	history   history
@@ -140,6 +151,9 @@ func (s *Server) listen(where Listen) error {
 	}
 	httplimit.Apply(server, pendingconns.OpenFiles())
 	s.listeners = append(s.listeners, &listener{l, server})
+	if s.dashboard == "" && a.network == "tcp" && !exposed {
+		s.dashboard = "http://" + l.Addr().String() + "/"
+	}
 	if exposed {
 		s.cfg.Log.Warn("other machines can read the state of this service: without encryption, and without authentication", "address", l.Addr().String())
 	}

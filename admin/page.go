@@ -2,6 +2,7 @@ package admin
 
 import (
 	"bytes"
+	"cmp"
 	"embed"
 	"fmt"
 	"html/template"
@@ -11,7 +12,7 @@ import (
 	"peerlink/link"
 )
 
-//go:embed layout.html overview.html peer.html
+//go:embed *.html
 var pageFiles embed.FS
 
 //go:embed assets
@@ -22,6 +23,7 @@ type view struct {
 	Links
 	Title string
 	Home  bool // the overview
+	Still bool // the page does not update itself
 }
 
 // parsePages parses the templates of the pages, which are embedded in the program.
@@ -32,45 +34,45 @@ func parsePages() *template.Template {
 // overview serves the page about all peers.
 func (s *Server) overview(w http.ResponseWriter, r *http.Request) {
 	l := s.links(r.Context())
-	v := overviewView{view: view{l, l.Type + " " + l.ID, true}, node: s.history.of("")}
+	v := overviewView{view: view{Links: l, Title: l.Type + " " + l.ID, Home: true}, node: s.history.of("")}
 	v.Rows, v.Hidden = s.rows(&l)
-	s.render(w, "overview.html", &v)
+	s.render(w, http.StatusOK, "overview.html", &v)
 }
 
-// peerPage serves the page about one peer.
-func (s *Server) peerPage(w http.ResponseWriter, r *http.Request) {
-	l := s.links(r.Context())
-	for i := range l.Peers {
-		p := &l.Peers[i]
-		if p.ID != r.PathValue("id") {
-			continue
+// peerPage returns the handler of the page about one peer. messages says whether messages can be seen there.
+func (s *Server) peerPage(messages bool) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		l := s.links(r.Context())
+		p := l.peer(r.PathValue("id"))
+		if p == nil {
+			writeText(w, http.StatusNotFound, "this node has no such peer")
+			return
 		}
-		v := peerView{view: view{l, p.ID, false}, Peer: newRow(&l, p)}
-		if p.Name != "" {
-			v.Title = p.Name
-		}
+		v := peerView{view: view{Links: l, Title: called(p)}, Peer: newRow(&l, p), Messages: messages}
 		samples := s.history.of(p.ID)
 		for _, c := range []*chart{rates(samples), depths(samples), confirms(samples)} {
 			if c != nil {
 				v.Charts = append(v.Charts, c)
 			}
 		}
-		s.render(w, "peer.html", &v)
-		return
+		s.render(w, http.StatusOK, "peer.html", &v)
 	}
-	writeText(w, http.StatusNotFound, "this node has no such peer")
 }
+
+// called returns the name of a peer, or its ID if it has none.
+func called(p *link.PeerStatus) string { return cmp.Or(p.Name, p.ID) }
 
 // peerView is the data of the page about one peer.
 type peerView struct {
 	view
-	Peer   *row
-	Charts []*chart
+	Peer     *row
+	Charts   []*chart
+	Messages bool // messages that are set aside can be seen
 }
 
 // render serves a page. It is rendered completely before it is sent, so that an error does not
 // truncate it.
-func (s *Server) render(w http.ResponseWriter, name string, data any) {
+func (s *Server) render(w http.ResponseWriter, status int, name string, data any) {
 	var out bytes.Buffer
 	if err := s.template.ExecuteTemplate(&out, name, data); err != nil {
 		s.cfg.Log.Error("the page can not be rendered", "page", name, "err", err)
@@ -78,6 +80,7 @@ func (s *Server) render(w http.ResponseWriter, name string, data any) {
 		return
 	}
 	w.Header().Set("Content-Type", "text/html; charset=utf-8")
+	w.WriteHeader(status)
 	w.Write(out.Bytes())
 }
 

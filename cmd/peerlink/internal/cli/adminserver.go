@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"log/slog"
 	"net"
@@ -10,6 +11,7 @@ import (
 	"github.com/coreos/go-systemd/v22/daemon"
 
 	"peerlink/admin"
+	"peerlink/broker"
 	"peerlink/broker/rabbitmq"
 	"peerlink/internal/socket"
 	"peerlink/link"
@@ -49,6 +51,8 @@ func runLinks(ctx context.Context, f serveFlags, cfg link.Config, listener net.L
 	if b, ok := cfg.Broker.(*rabbitmq.Broker); ok {
 		adminConfig.BrokerWarnings = b.Warnings
 	}
+	adminConfig.DeadLetters, _ = cfg.Broker.(broker.DeadLetters)
+	adminConfig.Token = rand.Text()
 	server, err := openAdmin(f, state, adminConfig)
 	if err != nil {
 		listener.Close()
@@ -56,7 +60,9 @@ func runLinks(ctx context.Context, f serveFlags, cfg link.Config, listener net.L
 	}
 
 	if server != nil {
-		defer recordService(cfg.Dir, f.record(state, server.Addresses()[0]), log)()
+		tokenFile := f.adminTokenFile(cfg.Dir, state)
+		defer writeAdminToken(tokenFile, adminConfig.Token, log)()
+		defer recordService(cfg.Dir, f.record(state, server.Addresses()[0], tokenFile), log)()
 	}
 	store := slog.String("state", state)
 	if state == "" {
@@ -89,9 +95,9 @@ func runLinks(ctx context.Context, f serveFlags, cfg link.Config, listener net.L
 }
 
 // record returns the record of the service with this state folder, which can be asked at an admin address.
-func (f *serveFlags) record(state, adminAddress string) serviceRecord {
+func (f *serveFlags) record(state, adminAddress, tokenFile string) serviceRecord {
 	return serviceRecord{
-		State: state, Admin: adminAddress, ServerCert: absolutePath(f.serverCert), ServerKey: absolutePath(f.serverKey),
+		State: state, Admin: adminAddress, AdminToken: tokenFile, ServerCert: absolutePath(f.serverCert), ServerKey: absolutePath(f.serverKey),
 		RabbitMQ: f.broker != embeddedBroker,
 	}
 }
