@@ -2,6 +2,7 @@
 // their monitoring:
 //
 //	GET /            a page for people: the dashboard
+//	GET /node        a page about the node itself
 //	GET /peers/ID    a page about one peer
 //	GET /peers/ID/aside   the peer's messages that are set aside, with the [Config].Token
 //	POST /peers/ID/aside  sends them again, or drops them, with the token
@@ -44,6 +45,7 @@ import (
 	"peerlink/internal/httplimit"
 	"peerlink/internal/pendingconns"
 	"peerlink/link"
+	"peerlink/node/check"
 )
 
 // Listen is an address at which a [Server] listens, and what is allowed there.
@@ -65,6 +67,12 @@ type Config struct {
 
 	Version string
 	Status  func() link.Status
+	// Peer returns the details of a peer. It may be nil.
+	Peer func(id string) (link.PeerDetails, bool)
+	// Check checks the node's directory. It may be nil.
+	Check func(context.Context) (*check.Report, error)
+	// Broker describes where the messages are kept, without a secret.
+	Broker string
 	// Queues returns the statistics of the embedded broker. It is nil with another broker.
 	Queues func(context.Context) (embedded.Stats, error)
 	// BrokerTrouble returns why the broker cannot be used, or nil if it can. It must not
@@ -107,6 +115,7 @@ type Server struct {
 	template  *template.Template
 	process   prometheus.Gatherer
 	history   history
+	check     lastCheck
 }
 
 // listener is an address at which a [Server] listens, with the HTTP server for it.

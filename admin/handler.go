@@ -24,6 +24,7 @@ func (s *Server) handler(exposed, fixedLevel bool) http.Handler {
 	// A response whose size depends on the node, or which takes time to compute, is
 	// buffered.
 	mux.HandleFunc("GET /{$}", httplimit.Buffered(escapeControls(s.overview)))
+	mux.HandleFunc("GET /node", httplimit.Buffered(escapeControls(s.nodePage)))
 	mux.HandleFunc("GET /peers/{id}", httplimit.Buffered(escapeControls(s.peerPage(s.showsMessages(exposed)))))
 	if s.showsMessages(exposed) {
 		mux.HandleFunc("GET /peers/{id}/aside", httplimit.Buffered(escapeControls(s.withToken(s.asidePage))))

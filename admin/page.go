@@ -23,6 +23,7 @@ type view struct {
 	Links
 	Title string
 	Home  bool // the overview
+	Node  bool // the page about the node itself
 	Still bool // the page does not update itself
 }
 
@@ -49,6 +50,9 @@ func (s *Server) peerPage(messages bool) http.HandlerFunc {
 			return
 		}
 		v := peerView{view: view{Links: l, Title: called(p)}, Peer: newRow(&l, p), Messages: messages}
+		if s.cfg.Peer != nil {
+			v.Details, _ = s.cfg.Peer(p.ID)
+		}
 		samples := s.history.of(p.ID)
 		for _, c := range []*chart{rates(samples), depths(samples), confirms(samples)} {
 			if c != nil {
@@ -68,6 +72,17 @@ type peerView struct {
 	Peer     *row
 	Charts   []*chart
 	Messages bool // messages that are set aside can be seen
+	Details  link.PeerDetails
+}
+
+// Chains returns the chains of certificates with which the peer and this node verify each other.
+func (v *peerView) Chains() (list []chain) {
+	for _, c := range []chain{{"How this node verifies the peer", v.Details.Theirs}, {"How the peer verifies this node", v.Details.Ours}} {
+		if len(c.links) > 0 {
+			list = append(list, c)
+		}
+	}
+	return list
 }
 
 // render serves a page. It is rendered completely before it is sent, so that an error does not
@@ -83,6 +98,9 @@ func (s *Server) render(w http.ResponseWriter, status int, name string, data any
 	w.WriteHeader(status)
 	w.Write(out.Bytes())
 }
+
+// Role returns the role of a certificate in words; see [link.Expiry].
+func (*view) Role(role string) string { return roleName(role) }
 
 // Ago returns how long ago a time was, in the form of [Age].
 func (v *view) Ago(t time.Time) string { return Age(v.At.Sub(t)) }

@@ -15,6 +15,8 @@ import (
 	"peerlink/broker/rabbitmq"
 	"peerlink/internal/socket"
 	"peerlink/link"
+	"peerlink/node"
+	"peerlink/node/check"
 )
 
 // noAdmin is the value of --admin that disables the admin address.
@@ -48,6 +50,7 @@ func runLinks(ctx context.Context, f serveFlags, cfg link.Config, listener net.L
 	stalled := stalledCheck(service, cfg.Broker)
 	adminConfig.Stalled = stalled
 	adminConfig.Status, adminConfig.BrokerTrouble, adminConfig.Log, adminConfig.Version = service.Status, cfg.Broker.Health, log, version
+	adminConfig.Peer, adminConfig.Check, adminConfig.Broker = service.PeerDetails, f.checkDirectory(cfg.Dir), f.describeBroker(state)
 	if b, ok := cfg.Broker.(*rabbitmq.Broker); ok {
 		adminConfig.BrokerWarnings = b.Warnings
 	}
@@ -92,6 +95,20 @@ func runLinks(ctx context.Context, f serveFlags, cfg link.Config, listener net.L
 	err = service.Run(ctx, listener)
 	closeAdmin()
 	return errors.Join(err, <-adminErr)
+}
+
+// checkDirectory returns a function that checks the node's directory, with the server certificate in use.
+func (f *serveFlags) checkDirectory(d *node.Dir) func(context.Context) (*check.Report, error) {
+	o := check.Options{Servers: []check.ServerFiles{{Cert: f.serverCert, Key: f.serverKey}}}
+	return func(ctx context.Context) (*check.Report, error) { return check.Run(ctx, d.Path(), o) }
+}
+
+// describeBroker returns where the service keeps the messages, without a password.
+func (f *serveFlags) describeBroker(state string) string {
+	if state == "" {
+		return "RabbitMQ, " + rabbitmq.WithoutPasswords(f.broker)
+	}
+	return "the embedded broker, " + storePath(state)
 }
 
 // record returns the record of the service with this state folder, which can be asked at an admin address.
