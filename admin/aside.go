@@ -75,6 +75,14 @@ type asideView struct {
 	Dropping bool   // the messages are dropped after confirmation
 }
 
+// Count returns the number of messages that are shown, in words.
+func (v *asideView) Count() string {
+	if n := len(v.Messages); n != 1 {
+		return fmt.Sprintf("%d messages", n)
+	}
+	return "1 message"
+}
+
 // asideMessage is a message that is set aside.
 type asideMessage struct {
 	broker.DeadLetter

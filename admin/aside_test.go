@@ -146,7 +146,7 @@ func TestAsideIsChanged(t *testing.T) {
 	if code != http.StatusOK || strings.Count(page, "<script") != 1 || strings.Count(page, "<pre ") != maxAside || strings.Contains(page, "\x1b") {
 		t.Errorf("%d, %d messages:\n%s", code, strings.Count(page, "<pre "), page)
 	}
-	if page := do(actionDrop, "q/1", "q/3"); strings.Count(page, "<pre ") != 2 || !strings.Contains(page, "Drop 2 for ever") {
+	if page := do(actionDrop, "q/1", "q/3"); strings.Count(page, "<pre ") != 2 || !strings.Contains(page, "Drop 2 messages for ever") {
 		t.Errorf("no question:\n%s", page)
 	}
 	want(0, maxAside+2)
