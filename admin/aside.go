@@ -200,13 +200,9 @@ func (s *Server) act(r *http.Request, action string, keys []string) (done string
 			return "", fmt.Errorf("nothing was done: the messages can not be listed: %w", err)
 		}
 	}
-	byQueue := make(map[string][]string)
-	for _, key := range keys {
-		at := strings.LastIndexByte(key, '/')
-		if at < 0 || !slices.Contains(p.Queues, key[:at]) {
-			return "", fmt.Errorf("nothing was done: %q is no message of this peer", excerpt.Of(key))
-		}
-		byQueue[key[:at]] = append(byQueue[key[:at]], key[at+1:])
+	byQueue, err := idsByQueue(p, keys)
+	if err != nil {
+		return "", fmt.Errorf("nothing was done: %w", err)
 	}
 	do, text := s.cfg.DeadLetters.Retry, "back in the queue"
 	if action == actionDropNow {
@@ -222,6 +218,20 @@ func (s *Server) act(r *http.Request, action string, keys []string) (done string
 	}
 	s.logAction(r, "messages set aside were "+text, p.ID, total, keys, err)
 	return fmt.Sprintf("Messages %s: %d.", text, total), err
+}
+
+// idsByQueue returns the IDs of messages by the queue of the peer. It returns an error if a key is none of a message of
+// the peer.
+func idsByQueue(p *link.PeerStatus, keys []string) (map[string][]string, error) {
+	ids := make(map[string][]string)
+	for _, key := range keys {
+		at := strings.LastIndexByte(key, '/')
+		if at < 0 || !slices.Contains(p.Queues, key[:at]) {
+			return nil, fmt.Errorf("%q is no message of this peer", excerpt.Of(key))
+		}
+		ids[key[:at]] = append(ids[key[:at]], key[at+1:])
+	}
+	return ids, nil
 }
 
 // allAside returns the keys of up to maxRetried messages of a peer that are set aside.
