@@ -2,7 +2,10 @@
 // their monitoring:
 //
 //	GET /            a page for people: the dashboard
+//	GET /node        a page about the node itself
 //	GET /peers/ID    a page about one peer
+//	GET /peers/ID/aside   the peer's messages that are set aside, with the [Config].Token
+//	POST /peers/ID/aside  sends them again, or drops them, with the token
 //	GET /links       the same in JSON ([Links])
 //	GET /metrics     metrics for Prometheus
 //	GET /healthz     200 while the service runs; 503 if a part of the service hangs
@@ -11,12 +14,14 @@
 //	GET /log-level   the log level
 //	PUT /log-level   changes it: error, warning, info or debug
 //
-// There is no authentication, so access depends on the address: a Unix socket that only
+// Access depends on the address: a Unix socket that only
 // the service's own user can open, or a loopback port that all users of the machine can
 // reach. Other addresses need [Listen.Exposed]; through such an address nothing can be
-// changed.
+// changed. Messages are shown, sent again and dropped only for requests with the token, in the
+// header "Authorization: Bearer TOKEN": a browser adds it to no request by itself, so another
+// site can not use it, and a program on another port, which would receive a cookie, does not get it.
 //
-// Nothing served is secret, but parts of it were written by peers: they are bounded in
+// Nothing else that is served is secret, but parts of it were written by peers: they are bounded in
 // length, and escaped for display. Web pages in a browser on this machine have no access:
 // requests with another name than localhost in Host are refused, against DNS rebinding, and so
 // are cross-origin requests.
@@ -35,10 +40,12 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 
+	"peerlink/broker"
 	"peerlink/broker/embedded"
 	"peerlink/internal/httplimit"
 	"peerlink/internal/pendingconns"
 	"peerlink/link"
+	"peerlink/node/check"
 )
 
 // Listen is an address at which a [Server] listens, and what is allowed there.
@@ -60,6 +67,12 @@ type Config struct {
 
 	Version string
 	Status  func() link.Status
+	// Peer returns the details of a peer. It may be nil.
+	Peer func(id string) (link.PeerDetails, bool)
+	// Check checks the node's directory. It may be nil.
+	Check func(context.Context) (*check.Report, error)
+	// Broker describes where the messages are kept, without a secret.
+	Broker string
 	// Queues returns the statistics of the embedded broker. It is nil with another broker.
 	Queues func(context.Context) (embedded.Stats, error)
 	// BrokerHealth returns why the broker cannot be used, or nil if it can. It must not
@@ -71,6 +84,11 @@ type Config struct {
 	// Stalled returns an error while a part of the service hangs, so that a restart may
 	// help. It may be nil.
 	Stalled func() error
+	// DeadLetters are those of the broker. It is nil if the broker has none.
+	DeadLetters broker.DeadLetters
+	// Token is the secret of requests that show or change messages. If it is empty, there are no
+	// such requests.
+	Token string
 	// Applications returns how many messages the node's applications have sent, by result. It is
 	// nil if they do not send by this service.
 	Applications func() map[string]uint64
@@ -93,9 +111,11 @@ const (
 type Server struct {
 	cfg       Config
 	listeners []*listener
+	dashboard string // see [Links]
 	template  *template.Template
 	process   prometheus.Gatherer
 	history   history
+	check     lastCheck
 }
 
 // listener is an address at which a [Server] listens, with the HTTP server for it.
@@ -140,6 +160,9 @@ func (s *Server) listen(where Listen) error {
 	}
 	httplimit.Apply(server, pendingconns.OpenFiles())
 	s.listeners = append(s.listeners, &listener{l, server})
+	if s.dashboard == "" && a.network == "tcp" && !exposed {
+		s.dashboard = "http://" + l.Addr().String() + "/"
+	}
 	if exposed {
 		s.cfg.Log.Warn("other machines can read the state of this service: without encryption, and without authentication", "address", l.Addr().String())
 	}

@@ -17,6 +17,7 @@ import (
 
 	"peerlink/broker/embedded"
 	"peerlink/link"
+	"peerlink/node/check"
 
 	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
 )
@@ -119,12 +120,49 @@ func ask(t *testing.T, s *Server, method, path, body string, headers ...string) 
 // Text from peers adds no elements and no attributes to the page, and the headers
 // prevent browsers from executing scripts.
 func TestPageEscapes(t *testing.T) {
-	status, page, header := ask(t, open(t, Config{}), "GET", "/", "")
-	if status != http.StatusOK || strings.Count(page, "<script") != 1 || !strings.Contains(page, "&lt;script&gt;") {
-		t.Errorf("status %d, page:\n%s", status, page)
+	s := open(t, Config{
+		Broker: hostile,
+		Check: func(context.Context) (*check.Report, error) {
+			return &check.Report{Findings: []check.Finding{{Severity: check.Problem, Rule: check.RuleCertPEM, Subject: hostile, Text: hostile}}}, nil
+		},
+		Peer: func(string) (link.PeerDetails, bool) {
+			return link.PeerDetails{
+				Theirs:  []link.ChainLink{{Role: hostile, Fingerprint: hostile}, {Role: "peer_server"}},
+				Subnet:  hostile,
+				Servers: []link.ServerResult{{Address: hostile, At: testTime, Error: hostile}},
+				Events:  []link.Event{{Text: hostile, Times: 2}},
+			}, true
+		},
+	})
+	for path, most := range map[string]int{"/": 1, "/node": 3, "/peers/00000000000000000000000000000001": 6} {
+		status, page, header := ask(t, s, "GET", path, "")
+		if status != http.StatusOK || strings.Count(page, "<script") != 1 || strings.Count(page, "&lt;script&gt;") < most || strings.Contains(page, "\x1b") {
+			t.Errorf("%s: status %d, page:\n%s", path, status, page)
+		}
+		if csp := header.Get("Content-Security-Policy"); !strings.HasPrefix(csp, "default-src 'none'; script-src 'self'; style-src 'self';") {
+			t.Errorf("%s: Content-Security-Policy %q", path, csp)
+		}
 	}
-	if csp := header.Get("Content-Security-Policy"); !strings.HasPrefix(csp, "default-src 'none'; script-src 'self'; style-src 'self';") {
-		t.Errorf("Content-Security-Policy %q", csp)
+}
+
+// The page about the node has what check finds, and what the messages of each peer take up. The directory is not
+// checked again for each reader.
+func TestNodePage(t *testing.T) {
+	checks := 0
+	s := open(t, Config{Check: func(context.Context) (*check.Report, error) {
+		checks++
+		return &check.Report{Findings: []check.Finding{{Severity: check.Problem, Rule: check.RuleCertPEM, Subject: "root-ca.crt", Text: "is damaged"}}}, nil
+	}})
+	for range 3 {
+		_, page, _ := ask(t, s, "GET", "/node", "")
+		for _, want := range []string{"problems: 1, warnings: 0", "<code>root-ca.crt</code> is damaged", "90 %</meter>", "4.0 KiB", "server certificate of this node"} {
+			if !strings.Contains(page, want) {
+				t.Errorf("no %q in\n%s", want, page)
+			}
+		}
+	}
+	if checks != 1 {
+		t.Errorf("%d checks of the directory for three readers", checks)
 	}
 }
 

@@ -10,29 +10,43 @@ const chartWidth, chartHeight = historySamples - 1, 40
 
 // chart is one or two lines over the last hour. The newest sample is at the right.
 type chart struct {
+	Name  string
 	Label string // for readers of the screen
 	Max   string // the highest value, with its unit
-	Lines []string
+	Lines []line
+}
+
+// line is a line of a chart.
+type line struct {
+	Name string
+	Now  string // the newest value, with its unit
+	Path string // the data of an SVG path
+}
+
+// series is what a line shows.
+type series struct {
+	name  string
+	value func(sample) float32
 }
 
 // newChart returns a chart of values of samples, nil if there are fewer than two samples.
-func newChart(label, unit string, samples []sample, values ...func(sample) float32) *chart {
+func newChart(name, unit string, samples []sample, list ...series) *chart {
 	if len(samples) < 2 {
 		return nil
 	}
 	top := float32(0)
 	for _, s := range samples {
-		for _, value := range values {
-			top = max(top, value(s))
+		for _, shown := range list {
+			top = max(top, shown.value(s))
 		}
 	}
-	c := &chart{Max: amount(float64(top)) + unit}
+	c := &chart{Name: name, Max: amount(float64(top)) + unit}
 	var now []string
-	for _, value := range values {
-		c.Lines = append(c.Lines, linePath(samples, value, top))
-		now = append(now, amount(float64(value(samples[len(samples)-1])))+unit)
+	for _, shown := range list {
+		l := line{shown.name, amount(float64(shown.value(samples[len(samples)-1]))) + unit, linePath(samples, shown.value, top)}
+		c.Lines, now = append(c.Lines, l), append(now, strings.TrimSpace(l.Name+" "+l.Now))
 	}
-	c.Label = fmt.Sprintf("%s, last hour: now %s, at most %s", label, strings.Join(now, " and "), c.Max)
+	c.Label = fmt.Sprintf("%s, last hour: now %s, at most %s", name, strings.Join(now, " and "), c.Max)
 	return c
 }
 
@@ -68,17 +82,17 @@ func amount(v float64) string {
 
 // rates returns a chart of messages per second.
 func rates(samples []sample) *chart {
-	return newChart("messages out and in", "/s", samples,
-		func(s sample) float32 { return s.out }, func(s sample) float32 { return s.in })
+	return newChart("Messages", "/s", samples,
+		series{"out", func(s sample) float32 { return s.out }}, series{"in", func(s sample) float32 { return s.in }})
 }
 
 // depths returns a chart of waiting messages.
 func depths(samples []sample) *chart {
-	return newChart("messages waiting", "", samples, func(s sample) float32 { return s.waiting })
+	return newChart("Messages waiting", "", samples, series{"", func(s sample) float32 { return s.waiting }})
 }
 
 // confirms returns a chart of the time to confirm.
 func confirms(samples []sample) *chart {
-	return newChart("median and 99 % of the time to confirm", " ms", samples,
-		func(s sample) float32 { return s.p50 }, func(s sample) float32 { return s.p99 })
+	return newChart("Time to confirm", " ms", samples,
+		series{"median", func(s sample) float32 { return s.p50 }}, series{"99 %", func(s sample) float32 { return s.p99 }})
 }

@@ -24,7 +24,12 @@ func (s *Server) handler(exposed, fixedLevel bool) http.Handler {
 	// A response whose size depends on the node, or which takes time to compute, is
 	// buffered.
 	mux.HandleFunc("GET /{$}", httplimit.Buffered(escapeControls(s.overview)))
-	mux.HandleFunc("GET /peers/{id}", httplimit.Buffered(escapeControls(s.peerPage)))
+	mux.HandleFunc("GET /node", httplimit.Buffered(escapeControls(s.nodePage)))
+	mux.HandleFunc("GET /peers/{id}", httplimit.Buffered(escapeControls(s.peerPage(s.showsMessages(exposed)))))
+	if s.showsMessages(exposed) {
+		mux.HandleFunc("GET /peers/{id}/aside", httplimit.Buffered(escapeControls(s.withToken(s.asidePage))))
+		mux.HandleFunc("POST /peers/{id}/aside", httplimit.Buffered(escapeControls(s.withToken(s.changeAside))))
+	}
 	mux.Handle("GET /assets/", http.FileServerFS(assetFiles))
 	mux.HandleFunc("GET /links", httplimit.Buffered(escapeControls(s.getLinks)))
 	mux.HandleFunc("GET /metrics", httplimit.Buffered(s.metrics))

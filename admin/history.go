@@ -101,7 +101,8 @@ func (h *history) recordPeer(id string, sent, received uint64, seconds float32, 
 		r = &ring{last: h.number - 1}
 		h.peers[id] = r
 	}
-	if r.known && r.last+1 == h.number && seconds > 0 {
+	// The counters of a peer that was removed and is there again begin at zero.
+	if r.known && r.last+1 == h.number && seconds > 0 && sent >= r.sent && received >= r.received {
 		s.out, s.in = float32(sent-r.sent)/seconds, float32(received-r.received)/seconds
 	}
 	r.sent, r.received, r.known = sent, received, true

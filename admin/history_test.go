@@ -34,6 +34,10 @@ func TestHistory(t *testing.T) {
 	if got := h.of("a"); len(got) != 1 || got[0].out != 0 {
 		t.Errorf("a peer that has been away: %+v", got)
 	}
+	h.record(linksAt(at.Add(30*time.Second), "a", 3))
+	if got := h.of("a"); len(got) != 2 || got[1].out != 0 || got[1].in != 0 {
+		t.Errorf("the counters of a peer begin anew: %+v", got)
+	}
 	if got := h.of(""); len(got) != historySamples {
 		t.Errorf("%d samples of all peers, want %d", len(got), historySamples)
 	}

@@ -20,6 +20,9 @@ type Links struct {
 	// Warnings are problems that an operator should solve although the service is ready.
 	Warnings []string `json:"warnings,omitempty"`
 	link.Status
+	// Dashboard is the URL of the dashboard, at a port where messages can be changed with the token;
+	// empty if there is no such port.
+	Dashboard string `json:"dashboard,omitempty"`
 	// Queues are those of the embedded broker. RabbitMQ has its own monitoring.
 	Queues []Queue `json:"queues"`
 	// StoreBytes is the size of the embedded broker's files.
@@ -69,7 +72,7 @@ func (s *Server) links(ctx context.Context) Links {
 		}
 		l.Queues, l.StoreBytes = queues(stats), stats.FileBytes
 	}
-	l.Ready = len(l.Problems) == 0
+	l.Ready, l.Dashboard = len(l.Problems) == 0, s.dashboard
 	return l
 }
 
@@ -101,4 +104,12 @@ func (l *Links) QueueOf(p link.PeerStatus) (sum Queue) {
 		}
 	}
 	return sum
+}
+
+// peer returns the status of the peer with this ID, nil if there is no such peer.
+func (l *Links) peer(id string) *link.PeerStatus {
+	if i := slices.IndexFunc(l.Peers, func(p link.PeerStatus) bool { return p.ID == id }); i >= 0 {
+		return &l.Peers[i]
+	}
+	return nil
 }

@@ -2,6 +2,7 @@ package admin
 
 import (
 	"bytes"
+	"cmp"
 	"embed"
 	"fmt"
 	"html/template"
@@ -11,7 +12,7 @@ import (
 	"peerlink/link"
 )
 
-//go:embed layout.html overview.html peer.html
+//go:embed *.html
 var pageFiles embed.FS
 
 //go:embed assets
@@ -22,6 +23,8 @@ type view struct {
 	Links
 	Title string
 	Home  bool // the overview
+	Node  bool // the page about the node itself
+	Still bool // the page does not update itself
 }
 
 // parsePages parses the templates of the pages, which are embedded in the program.
@@ -32,22 +35,23 @@ func parsePages() *template.Template {
 // overview serves the page about all peers.
 func (s *Server) overview(w http.ResponseWriter, r *http.Request) {
 	l := s.links(r.Context())
-	v := overviewView{view: view{l, l.Type + " " + l.ID, true}, node: s.history.of("")}
+	v := overviewView{view: view{Links: l, Title: l.Type + " " + l.ID, Home: true}, node: s.history.of("")}
 	v.Rows, v.Hidden = s.rows(&l)
-	s.render(w, "overview.html", &v)
+	s.render(w, http.StatusOK, "overview.html", &v)
 }
 
-// peerPage serves the page about one peer.
-func (s *Server) peerPage(w http.ResponseWriter, r *http.Request) {
-	l := s.links(r.Context())
-	for i := range l.Peers {
-		p := &l.Peers[i]
-		if p.ID != r.PathValue("id") {
-			continue
+// peerPage returns the handler of the page about one peer. messages says whether messages can be seen there.
+func (s *Server) peerPage(messages bool) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		l := s.links(r.Context())
+		p := l.peer(r.PathValue("id"))
+		if p == nil {
+			writeText(w, http.StatusNotFound, "this node has no such peer")
+			return
 		}
-		v := peerView{view: view{l, p.ID, false}, Peer: newRow(&l, p)}
-		if p.Name != "" {
-			v.Title = p.Name
+		v := peerView{view: view{Links: l, Title: called(p)}, Peer: newRow(&l, p), Messages: messages}
+		if s.cfg.Peer != nil {
+			v.Details, _ = s.cfg.Peer(p.ID)
 		}
 		samples := s.history.of(p.ID)
 		for _, c := range []*chart{rates(samples), depths(samples), confirms(samples)} {
@@ -55,22 +59,35 @@ func (s *Server) peerPage(w http.ResponseWriter, r *http.Request) {
 				v.Charts = append(v.Charts, c)
 			}
 		}
-		s.render(w, "peer.html", &v)
-		return
+		s.render(w, http.StatusOK, "peer.html", &v)
 	}
-	writeText(w, http.StatusNotFound, "this node has no such peer")
 }
+
+// called returns the name of a peer, or its ID if it has none.
+func called(p *link.PeerStatus) string { return cmp.Or(p.Name, p.ID) }
 
 // peerView is the data of the page about one peer.
 type peerView struct {
 	view
-	Peer   *row
-	Charts []*chart
+	Peer     *row
+	Charts   []*chart
+	Messages bool // messages that are set aside can be seen
+	Details  link.PeerDetails
+}
+
+// Chains returns the chains of certificates with which the peer and this node verify each other.
+func (v *peerView) Chains() (list []chain) {
+	for _, c := range []chain{{"How this node verifies the peer", v.Details.Theirs}, {"How the peer verifies this node", v.Details.Ours}} {
+		if len(c.links) > 0 {
+			list = append(list, c)
+		}
+	}
+	return list
 }
 
 // render serves a page. It is rendered completely before it is sent, so that an error does not
 // truncate it.
-func (s *Server) render(w http.ResponseWriter, name string, data any) {
+func (s *Server) render(w http.ResponseWriter, status int, name string, data any) {
 	var out bytes.Buffer
 	if err := s.template.ExecuteTemplate(&out, name, data); err != nil {
 		s.cfg.Log.Error("the page can not be rendered", "page", name, "err", err)
@@ -78,8 +95,12 @@ func (s *Server) render(w http.ResponseWriter, name string, data any) {
 		return
 	}
 	w.Header().Set("Content-Type", "text/html; charset=utf-8")
+	w.WriteHeader(status)
 	w.Write(out.Bytes())
 }
+
+// Role returns the role of a certificate in words; see [link.Expiry].
+func (*view) Role(role string) string { return roleName(role) }
 
 // Ago returns how long ago a time was, in the form of [Age].
 func (v *view) Ago(t time.Time) string { return Age(v.At.Sub(t)) }

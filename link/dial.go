@@ -41,6 +41,7 @@ func (sd *sender) connect(ctx context.Context, st *peerState) (conn *peerConn, a
 		tried[addr] = true
 		conn, err := sd.s.dial(ctx, addr, st.Peer, groups)
 		if err == nil {
+			sd.peer.stats.recordServer(addr, conn.chain[0], nil)
 			sd.peer.stats.handshakes.add(conn.took, time.Now())
 			sd.peer.madeContact(st.Root)
 			return conn, addr, nil
@@ -48,6 +49,7 @@ func (sd *sender) connect(ctx context.Context, st *peerState) (conn *peerConn, a
 		if ctx.Err() != nil {
 			return nil, "", ctx.Err()
 		}
+		sd.peer.stats.recordServer(addr, nil, err)
 		errs = append(errs, err)
 	}
 	return nil, "", errors.Join(errs...)

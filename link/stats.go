@@ -32,7 +32,9 @@ type peerStats struct {
 	conns    map[*openConn]struct{}
 	lastLeaf *x509.Certificate // the server certificate that the peer sent last
 	errors   [3]recordedError  // the last ones, by origin
-	contact  time.Time         // latest handshake with the peer, or data from it on a connection that is closed; zero: none
+	events   []Event           // the oldest first
+	servers  map[string]ServerResult
+	contact  time.Time // latest handshake with the peer, or data from it on a connection that is closed; zero: none
 }
 
 // recordedError is an error that the status shows.
@@ -56,6 +58,14 @@ type openConn struct {
 	leaf             *x509.Certificate
 	wire             *wireConn        // nil in tests
 	unconfirmedSince func() time.Time // since when messages wait for the peer's confirmation; zero: none do; nil if nothing is sent
+}
+
+// described names the connection in an event.
+func (c *openConn) described() string {
+	if c.Direction == Sending {
+		return "the connection to " + c.Remote
+	}
+	return "the connection from " + c.Remote
 }
 
 // counts returns the present values of the counters.
@@ -95,10 +105,12 @@ func (s *peerStats) connOpened(conn *openConn) (closed func()) {
 		s.conns = make(map[*openConn]struct{})
 	}
 	s.conns[conn] = struct{}{}
+	s.recordEvent(false, conn.described()+" has begun")
 	return func() {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		delete(s.conns, conn)
+		s.recordEvent(false, conn.described()+" has ended")
 		s.contact = later(s.contact, conn.wire.lastReceived())
 	}
 }
@@ -133,6 +145,7 @@ func (s *peerStats) recordError(from origin, err error) {
 	s.errors[from] = recordedError{}
 	if err != nil {
 		s.errors[from] = recordedError{excerpt.Limit(err.Error(), maxErrorText), time.Now()}
+		s.recordEvent(true, err.Error())
 	}
 }
 

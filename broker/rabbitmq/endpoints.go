@@ -83,3 +83,13 @@ func (e endpoints) String() string {
 	}
 	return strings.Join(texts, ",")
 }
+
+// WithoutPasswords returns AMQP URLs, separated by commas, without the passwords in them. If they are not
+// valid, it returns a text that has nothing of them.
+func WithoutPasswords(urls string) string {
+	e, err := parseURLs(urls)
+	if err != nil {
+		return "(not a URL of RabbitMQ)"
+	}
+	return e.String()
+}

@@ -21,7 +21,7 @@ func TestProgressOnTerminal(t *testing.T) {
 	ca := nodetest.New(t, nodetype.CreditorsAgent, "ca.example.com:1234")
 	nodetest.Peer(t, aa, ca)
 	id, dir := aa.Identity().ID, t.TempDir()
-	if err := makeAside(dir, link.DefaultQueuePattern.Name(id, 0), 0, ""); err != nil {
+	if err := makeAside(dir, link.DefaultQueuePattern.Name(id, 0), 0, "", "{}"); err != nil {
 		t.Fatal(err)
 	}
 	fifo := filepath.Join(dir, "fifo")

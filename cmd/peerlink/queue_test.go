@@ -53,12 +53,12 @@ func waitAside(ts *testscript.TestScript, neg bool, args []string) {
 func aside(ts *testscript.TestScript, neg bool, args []string) {
 	n, err := strconv.Atoi(args[2])
 	ts.Check(err)
-	ts.Check(makeAside(ts.MkAbs(args[0]), args[1], n, "a reason"))
+	ts.Check(makeAside(ts.MkAbs(args[0]), args[1], n, "a reason", "{}"))
 }
 
 // makeAside makes a message store in a state folder. The queue has n messages set aside, and one that
 // waits.
-func makeAside(state, queue string, n int, reason string) error {
+func makeAside(state, queue string, n int, reason, body string) error {
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
 	store, err := embedded.Open(filepath.Join(state, "messages.db"), embedded.Options{})
@@ -70,7 +70,7 @@ func makeAside(state, queue string, n int, reason string) error {
 		return err
 	}
 	for range n + 1 {
-		if err := store.PutAll(ctx, queue, []broker.Outgoing{{Type: "T", Body: []byte("{}")}}); err != nil {
+		if err := store.PutAll(ctx, queue, []broker.Outgoing{{Type: "T", Body: []byte(body)}}); err != nil {
 			return err
 		}
 	}

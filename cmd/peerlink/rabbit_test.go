@@ -2,7 +2,13 @@ package main
 
 import (
 	"context"
+	"encoding/json"
+	"io"
+	"net/http"
+	"net/url"
 	"os"
+	"os/exec"
+	"regexp"
 	"strings"
 	"syscall"
 	"testing"
@@ -26,7 +32,7 @@ func TestServeRabbitMQ(t *testing.T) {
 	const count = 1000
 	at, far, conn := rabbitPair(t, rabbit)
 	authority, agent := at.node, far.node
-	agent.broker = []string{"--broker", rabbit.URL(), "--queue-pattern", "to-{node-id}-{n}", "--queue-type", "quorum"}
+	agent.broker = []string{"--broker", rabbit.URL(), "--queue-pattern", "to-{node-id}-{n}", "--queue-type", "quorum", "--admin", freeAddress(t)}
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	ch := channel(t, conn)
@@ -103,6 +109,7 @@ func TestServeRabbitMQ(t *testing.T) {
 	if _, err := channel(t, conn).QueueDeclare("to-1234abcd-0.XQ", true, false, false, false, nil); err == nil {
 		t.Error("the dead-letter queue is a classic one")
 	}
+	dropOnDashboard(ctx, t, agent, channel(t, conn), "to-1234abcd-0")
 	agent.process.Process.Signal(syscall.SIGTERM)
 	if err := <-agent.exited; err != nil {
 		t.Errorf("the service has ended with %v", err)
@@ -115,6 +122,49 @@ func TestServeRabbitMQ(t *testing.T) {
 	files, err := os.ReadDir(agent.state)
 	if err != nil || len(files) != 1 { // only the log
 		t.Errorf("the state folder contains %v, %v", files, err)
+	}
+}
+
+// dropOnDashboard puts two messages into the dead-letter queue of the peer 1234abcd, and drops the first on the
+// dashboard of the service.
+func dropOnDashboard(ctx context.Context, t *testing.T, s *server, ch *amqp.Channel, queue string) {
+	t.Helper()
+	for _, body := range []string{"first", "second"} {
+		if err := ch.PublishWithContext(ctx, "", queue+".XQ", true, false, amqp.Publishing{DeliveryMode: amqp.Persistent, Body: []byte(body)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	out, err := exec.CommandContext(ctx, program(t), "-C", s.Path(), "dashboard", "--json").Output()
+	var found []struct{ URL, Token string }
+	if err != nil || json.Unmarshal(out, &found) != nil || len(found) != 1 {
+		t.Fatalf("peerlink dashboard: %s, %v", out, err)
+	}
+	ask := func(method string, form url.Values) string {
+		t.Helper()
+		req, err := http.NewRequestWithContext(ctx, method, found[0].URL+"peers/1234abcd/aside", strings.NewReader(form.Encode()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("Authorization", "Bearer "+found[0].Token)
+		req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+		res, err := http.DefaultClient.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer res.Body.Close()
+		page, err := io.ReadAll(res.Body)
+		if err != nil || res.StatusCode != http.StatusOK {
+			t.Fatalf("%s, %v:\n%s", res.Status, err, page)
+		}
+		return string(page)
+	}
+	page := ask("GET", nil)
+	key := regexp.MustCompile(`name="message" value="([^"]*)"`).FindStringSubmatch(page)
+	if key == nil || !strings.Contains(page, ">first<") || !strings.Contains(page, ">second<") {
+		t.Fatalf("the page does not show the messages:\n%s", page)
+	}
+	if page = ask("POST", url.Values{"action": {"drop-now"}, "message": {key[1]}}); strings.Contains(page, ">first<") || !strings.Contains(page, ">second<") {
+		t.Errorf("not the first message was dropped:\n%s", page)
 	}
 }
 

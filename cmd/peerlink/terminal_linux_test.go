@@ -114,7 +114,7 @@ func TestInterrupt(t *testing.T) {
 	nodetest.Peer(t, aa, ca)
 	single := nodetest.New(t, nodetype.CreditorsAgent, "ca.example.com:1234")
 	dir := t.TempDir()
-	if err := makeAside(dir, link.DefaultQueuePattern.Name(aa.Identity().ID, 0), 1, "a reason"); err != nil {
+	if err := makeAside(dir, link.DefaultQueuePattern.Name(aa.Identity().ID, 0), 1, "a reason", "{}"); err != nil {
 		t.Fatal(err)
 	}
 	message := "message check --peer " + aa.Identity().ID + " --direction out --type FinalizeTransfer -C " + ca.Path()

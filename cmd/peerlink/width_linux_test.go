@@ -57,7 +57,7 @@ func TestTablesFitTerminal(t *testing.T) {
 	id := ca.Identity().ID
 	const reason = "invalid PrepareTransfer: the reason why this message was set aside is longer than a line of 80 columns"
 	state := t.TempDir()
-	if err := makeAside(state, link.DefaultQueuePattern.Name(id, 0), 1, reason); err != nil {
+	if err := makeAside(state, link.DefaultQueuePattern.Name(id, 0), 1, reason, "{}"); err != nil {
 		t.Fatal(err)
 	}
 	for _, name := range []string{"", "The Harbour Bank of Somewhere"} {

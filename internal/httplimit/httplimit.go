@@ -80,6 +80,9 @@ type client struct {
 
 type clientKey struct{}
 
+// Conn returns the connection on which a request to a server was received for which [Apply] was called.
+func Conn(r *http.Request) net.Conn { return r.Context().Value(clientKey{}).(*client).conn }
+
 // Close is called when the connection is closed in favour of others. What was not sent yet
 // is dropped: the kernel would keep it for a client that does not read.
 func (c *client) Close() error {

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"log/slog"
 	"net"
@@ -10,9 +11,12 @@ import (
 	"github.com/coreos/go-systemd/v22/daemon"
 
 	"peerlink/admin"
+	"peerlink/broker"
 	"peerlink/broker/rabbitmq"
 	"peerlink/internal/socket"
 	"peerlink/link"
+	"peerlink/node"
+	"peerlink/node/check"
 )
 
 // noAdmin is the value of --admin that disables the admin address.
@@ -46,9 +50,12 @@ func runLinks(ctx context.Context, f serveFlags, cfg link.Config, listener net.L
 	stalled := stalledCheck(service, cfg.Broker)
 	adminConfig.Stalled = stalled
 	adminConfig.Status, adminConfig.BrokerHealth, adminConfig.Log, adminConfig.Version = service.Status, cfg.Broker.Health, log, version
+	adminConfig.Peer, adminConfig.Check, adminConfig.Broker = service.PeerDetails, f.checkDirectory(cfg.Dir), f.describeBroker(state)
 	if b, ok := cfg.Broker.(*rabbitmq.Broker); ok {
 		adminConfig.BrokerWarnings = b.Warnings
 	}
+	adminConfig.DeadLetters, _ = cfg.Broker.(broker.DeadLetters)
+	adminConfig.Token = rand.Text()
 	server, err := openAdmin(f, state, adminConfig)
 	if err != nil {
 		listener.Close()
@@ -56,7 +63,9 @@ func runLinks(ctx context.Context, f serveFlags, cfg link.Config, listener net.L
 	}
 
 	if server != nil {
-		defer recordService(cfg.Dir, f.record(state, server.Addresses()[0]), log)()
+		tokenFile := f.adminTokenFile(cfg.Dir, state)
+		defer writeAdminToken(tokenFile, adminConfig.Token, log)()
+		defer recordService(cfg.Dir, f.record(state, server.Addresses()[0], tokenFile), log)()
 	}
 	store := slog.String("state", state)
 	if state == "" {
@@ -88,10 +97,24 @@ func runLinks(ctx context.Context, f serveFlags, cfg link.Config, listener net.L
 	return errors.Join(err, <-adminErr)
 }
 
+// checkDirectory returns a function that checks the node's directory, with the server certificate in use.
+func (f *serveFlags) checkDirectory(d *node.Dir) func(context.Context) (*check.Report, error) {
+	o := check.Options{Servers: []check.ServerFiles{{Cert: f.serverCert, Key: f.serverKey}}}
+	return func(ctx context.Context) (*check.Report, error) { return check.Run(ctx, d.Path(), o) }
+}
+
+// describeBroker returns where the service keeps the messages, without a password.
+func (f *serveFlags) describeBroker(state string) string {
+	if state == "" {
+		return "RabbitMQ, " + rabbitmq.WithoutPasswords(f.broker)
+	}
+	return "the embedded broker, " + storePath(state)
+}
+
 // record returns the record of the service with this state folder, which can be asked at an admin address.
-func (f *serveFlags) record(state, adminAddress string) serviceRecord {
+func (f *serveFlags) record(state, adminAddress, tokenFile string) serviceRecord {
 	return serviceRecord{
-		State: state, Admin: adminAddress, ServerCert: absolutePath(f.serverCert), ServerKey: absolutePath(f.serverKey),
+		State: state, Admin: adminAddress, AdminToken: tokenFile, ServerCert: absolutePath(f.serverCert), ServerKey: absolutePath(f.serverKey),
 		RabbitMQ: f.broker != embeddedBroker,
 	}
 }

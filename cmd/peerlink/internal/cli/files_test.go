@@ -26,6 +26,7 @@ var reading = map[string][]string{
 	"bundle create":         {"out.zip --key={key} --passphrase-file={pass}"},
 	"bundle inspect":        {"{bundle}"},
 	"check":                 {"--key=key --server-cert={server.crt} --server-key={server.key}"},
+	"dashboard":             {"--state=state"},
 	"doctor":                {"--server-cert={server.crt} --server-key={server.key} --proxy=http://me@127.0.0.1:1 --proxy-password-file={pass}"},
 	"fulfil":                {"{request} new-answer --yes --key={key} --passphrase-file={pass}"},
 	"init":                  {"creditors-agent -C new-node --server localhost:1 --passphrase-file={pass}", "accounting-authority --id random --list={registry} -C new-node2 --server localhost:1 --passphrase-file=pass"},
@@ -94,7 +95,7 @@ var notRead = []string{
 	"serve --publish-file", "doctor --publish-file", // read when a client requests it
 	// State folders, which are created if they are missing; without a service or
 	// messages, the commands read nothing in them.
-	"doctor --state", "links --state", "log-level --state", "tail --state", "send --state", "serve --state",
+	"dashboard --state", "doctor --state", "links --state", "log-level --state", "tail --state", "send --state", "serve --state",
 	"queue drop --state", "queue list --state", "queue retry --state", "queue show --state",
 	"state backup --state", "state export --state", "state restore --state",
 	"request new --bundle", "server-cert renew --csr", // output files

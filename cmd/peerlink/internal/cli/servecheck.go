@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"net/url"
 	"path/filepath"
 	"strings"
 	"time"
@@ -15,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"peerlink/broker/rabbitmq"
 	"peerlink/link"
 	"peerlink/node"
 	"peerlink/node/publish"
@@ -135,7 +135,7 @@ func (a *app) showSettings(cmd *cobra.Command, f serveFlags, d *node.Dir) {
 		effective["dir"] = path
 	}
 	if f.broker != embeddedBroker {
-		effective["broker"] = withoutPassword(f.broker)
+		effective["broker"] = rabbitmq.WithoutPasswords(f.broker)
 		effective["state"] = "none"
 	}
 	if f.admin == "" {
@@ -170,13 +170,4 @@ func originOf(f *pflag.Flag) string {
 		return "command line"
 	}
 	return cmp.Or(firstSet(f.Annotations[environment]...), "default")
-}
-
-// withoutPassword returns a URL without the password in it.
-func withoutPassword(text string) string {
-	u, err := url.Parse(text)
-	if err != nil {
-		return "(not a URL)"
-	}
-	return u.Redacted()
 }

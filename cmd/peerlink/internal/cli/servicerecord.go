@@ -21,9 +21,10 @@ import (
 // A serviceRecord says where a running service can be asked, so that commands for the same node's
 // directory find it. The service holds a lock on a file beside the record as long as it runs.
 type serviceRecord struct {
-	Directory string `json:"directory"`       // the node's directory, see realPath
-	State     string `json:"state,omitempty"` // the state folder; empty with RabbitMQ
-	Admin     string `json:"admin"`           // the admin address
+	Directory  string `json:"directory"`             // the node's directory, see realPath
+	State      string `json:"state,omitempty"`       // the state folder; empty with RabbitMQ
+	Admin      string `json:"admin"`                 // the admin address
+	AdminToken string `json:"admin_token,omitempty"` // the file with the token of the dashboard; empty if there is none
 	// The files of the server certificate, absolute; empty in the record of an older version.
 	ServerCert string `json:"server_cert,omitempty"`
 	ServerKey  string `json:"server_key,omitempty"`
