@@ -133,7 +133,7 @@ func (v *nodeView) Store() *storeRow {
 	if v.store.MinFree > 0 {
 		row.MinFree = size(v.store.MinFree)
 	}
-	if t := v.store.Trouble; t != nil {
+	if t := v.store.Problem; t != nil {
 		row.Trouble = fmt.Sprintf("It can not be written for %s: %v", v.Ago(t.Since), t.Err)
 	}
 	return row
