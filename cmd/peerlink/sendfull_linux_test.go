@@ -28,7 +28,7 @@ func TestSendOnFullDisk(t *testing.T) {
 	own, peer := nodetest.New(t, nodetype.CreditorsAgent, "ca.example.com:1234"), nodetest.New(t, nodetype.AccountingAuthority, "aa.example.com:1234")
 	nodetest.Peer(t, own, peer)
 	message := filepath.Join(t.TempDir(), "message")
-	const text = `{"type":"ConfigureAccount","debtor_id":1,"creditor_id":1,"negligible_amount":0.0,"config_data":"","config_flags":0,"seqnum":1,"ts":"2026-01-01T12:00:00Z"}`
+	const text = `{"type":"ConfigureAccount","debtor_id":1311862288428302337,"creditor_id":1103806595073,"negligible_amount":0.0,"config_data":"","config_flags":0,"seqnum":1,"ts":"2026-01-01T12:00:00Z"}`
 	if err := os.WriteFile(message, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
