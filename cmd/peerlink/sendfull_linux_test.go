@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"peerlink/link"
 	"peerlink/node/nodetest"
 	"peerlink/node/nodetype"
 )
@@ -21,12 +22,15 @@ import (
 func TestSendOnFullDisk(t *testing.T) {
 	t.Parallel()
 	state := t.TempDir()
-	if err := syscall.Mount("tmpfs", state, "tmpfs", 0, "size=4m,mode=0700"); err != nil {
+	if err := syscall.Mount("tmpfs", state, "tmpfs", 0, "size=32m,mode=0700"); err != nil {
 		t.Skipf("skipped: sending on a full disk (mounting a small tmpfs: %v)", err)
 	}
 	t.Cleanup(func() { _ = syscall.Unmount(state, syscall.MNT_DETACH) })
 	own, peer := nodetest.New(t, nodetype.CreditorsAgent, "ca.example.com:1234"), nodetest.New(t, nodetype.AccountingAuthority, "aa.example.com:1234")
 	nodetest.Peer(t, own, peer)
+	if err := makeAside(state, link.DefaultQueuePattern.Name(peer.Identity().ID, 0), 0, ""); err != nil { // a store
+		t.Fatal(err)
+	}
 	message := filepath.Join(t.TempDir(), "message")
 	const text = `{"type":"ConfigureAccount","debtor_id":1311862288428302337,"creditor_id":1103806595073,"negligible_amount":0.0,"config_data":"","config_flags":0,"seqnum":1,"ts":"2026-01-01T12:00:00Z"}`
 	if err := os.WriteFile(message, []byte(text), 0o600); err != nil {
@@ -58,15 +62,15 @@ func TestSendOnFullDisk(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer f.Close()
 	for err == nil {
 		_, err = f.Write(bytes.Repeat([]byte("x"), 4096))
 	}
 	if !errors.Is(err, syscall.ENOSPC) {
 		t.Fatal(err)
 	}
+	f.Close()
 	out, err := send()
-	if exit := (*exec.ExitError)(nil); !errors.As(err, &exit) || exit.ExitCode() != 1 || !strings.Contains(out, "nothing was queued") {
+	if exit := (*exec.ExitError)(nil); !errors.As(err, &exit) || exit.ExitCode() != 1 || !strings.Contains(out, "no room in the message store") {
 		t.Errorf("on a full disk: %v\n%s", err, out)
 	}
 	if err := os.Remove(ballast); err != nil {
