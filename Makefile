@@ -86,7 +86,7 @@ unit:
 
 # The costs of parsers of untrusted input are exact without the race detector only.
 cost:
-	@$(STEP) "costs of parsers" $(GO) test -vet=off -run 'Cost$$' $(addprefix ./,node node/infobundle node/keyshare node/offline node/pki node/registry smp stomp)
+	@$(STEP) "costs of parsers" $(GO) test -vet=off -run 'Cost$$' $(addprefix ./,admin broker/rabbitmq internal/jsonlimit internal/outproxy internal/sshagent link local node node/infobundle node/keyshare node/offline node/pki node/registry smp stomp)
 
 # Every fuzz target, several at the same time. "make test" runs their seeds.
 fuzz:

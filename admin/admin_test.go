@@ -8,7 +8,6 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
-	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -361,47 +360,5 @@ func TestClient(t *testing.T) {
 	}
 	if err := c.SetLogLevel(t.Context(), "loud"); err == nil || !strings.Contains(err.Error(), "expected error, warning") {
 		t.Errorf("bad level: %v", err)
-	}
-}
-
-// A response with very many values is refused before it is parsed, so that another program
-// that listens at the address instead of a service cannot use up the memory of the client.
-func TestClientBounds(t *testing.T) {
-	for name, value := range map[string]string{"nulls": `null`, "objects": `{}`, "strings in peers": `""`, "numbers": `1`} {
-		for _, list := range []string{"peers", "certificates", "rejected"} {
-			body := `{"id": "1234abcd", "` + list + `": [` + strings.Repeat(value+",", maxResponse/(len(value)+1)-100) + value + `]}`
-			s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, body) }))
-			address, err := ParseAddress(s.Listener.Addr().String())
-			if err != nil {
-				t.Fatal(err)
-			}
-			if _, err := NewClient(address).Links(t.Context()); err == nil || !strings.Contains(err.Error(), "expected at most") {
-				t.Errorf("%s in %s: %v", name, list, err)
-			}
-			s.Close()
-		}
-	}
-}
-
-// A response of more than maxResponse bytes is refused with a reason that names its size: it is not cut
-// off there and then taken for a complete one.
-func TestClientLongResponse(t *testing.T) {
-	for _, size := range []int{maxResponse, maxResponse + 1} {
-		body := []byte(`{"id": "1234abcd"}` + strings.Repeat(" ", size))[:size]
-		s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.Write(body) }))
-		defer s.Close()
-		address, err := ParseAddress(s.Listener.Addr().String())
-		if err != nil {
-			t.Fatal(err)
-		}
-		c := NewClient(address)
-		_, linksErr := c.Links(t.Context())
-		_, levelErr := c.LogLevel(t.Context())
-		for _, err := range []error{linksErr, levelErr} {
-			refused := err != nil && strings.Contains(err.Error(), "expected at most 16777216 bytes")
-			if size == maxResponse && err != nil || size > maxResponse && !refused {
-				t.Errorf("%d bytes: %v", size, err)
-			}
-		}
 	}
 }

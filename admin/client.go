@@ -3,26 +3,22 @@ package admin
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/http"
 	"strings"
 	"time"
+
+	"peerlink/internal/jsonlimit"
 )
 
-// Limits of a response.
+// Limits of a response: the state of a service with 5,000 peers has less. Reading one takes at most 32 MiB, all that
+// is allocated counted together.
 const (
 	clientTimeout = 15 * time.Second
-	maxResponse   = 16 << 20 // bytes of the body
-	// maxValues is the maximum number of commas in a response, which is about the number of
-	// JSON values.
-	maxValues = 1_000_000
-	// maxObjects is the maximum number of JSON objects and nulls in a response. Each can cost
-	// half a kilobyte of memory.
-	maxObjects = 60_000
+	maxResponse   = 14 << 20 // bytes of the body
+	maxMemory     = 16 << 20 // bytes that decoding it may allocate
 )
 
 // ErrNoServer is returned if no HTTP response was received: no server listens at the address,
@@ -56,14 +52,8 @@ func (c *Client) Links(ctx context.Context) (*Links, error) {
 	if err != nil {
 		return nil, err
 	}
-	if n := bytes.Count(body, []byte("{")) + bytes.Count(body, []byte("null")); n > maxObjects {
-		return nil, fmt.Errorf("%s: the response is too large for one of a peerlink service: it has %d objects and nulls, expected at most %d", c.address, n, maxObjects)
-	}
-	if n := bytes.Count(body, []byte(",")); n > maxValues {
-		return nil, fmt.Errorf("%s: the response is too large for one of a peerlink service: it has %d values, expected at most %d", c.address, n, maxValues)
-	}
 	l := new(Links)
-	if err := json.Unmarshal(body, l); err != nil {
+	if err := jsonlimit.Unmarshal(body, l, maxMemory); err != nil {
 		return nil, fmt.Errorf("%s: the response is not that of a peerlink service: %w", c.address, err)
 	}
 	return l, nil
@@ -73,7 +63,7 @@ func (c *Client) Links(ctx context.Context) (*Links, error) {
 // program listens at the address.
 func (c *Client) LogLevel(ctx context.Context) (string, error) {
 	body, err := c.do(ctx, http.MethodGet, "/log-level", "")
-	return strings.TrimSpace(string(body)), err
+	return string(bytes.TrimSpace(body)), err
 }
 
 // SetLogLevel changes the log level of the service to one that [ParseLevel] accepts.
@@ -93,15 +83,12 @@ func (c *Client) do(ctx context.Context, method, path, body string) ([]byte, err
 		return nil, fmt.Errorf("%w at %s: %w", ErrNoServer, c.address, err)
 	}
 	defer res.Body.Close()
-	response, err := io.ReadAll(io.LimitReader(res.Body, maxResponse+1))
+	response, err := jsonlimit.ReadBody(res, maxResponse)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", c.address, err)
+		return nil, fmt.Errorf("%s: read the response: %w", c.address, err)
 	}
 	if res.StatusCode != http.StatusOK {
-		return nil, fmt.Errorf("%s responded with %s: %.200s", c.address, res.Status, strings.TrimSpace(string(response)))
-	}
-	if len(response) > maxResponse {
-		return nil, fmt.Errorf("%s: the response is too large for one of a peerlink service: expected at most %d bytes", c.address, maxResponse)
+		return nil, fmt.Errorf("%s responded with %s: %.200s", c.address, res.Status, bytes.TrimSpace(response))
 	}
 	return response, nil
 }

@@ -79,17 +79,18 @@ const helloStep = 2 << 10
 func readMore(b []byte, r io.Reader, n int) ([]byte, error) {
 	for n > 0 {
 		step := min(n, helloStep)
-		// Unlike append, this allocates no spare capacity: there may be thousands of
-		// buffers.
-		grown := make([]byte, len(b)+step)
-		copy(grown, b)
-		if m, err := io.ReadFull(r, grown[len(b):]); err != nil {
+		if len(b)+step > cap(b) {
+			// Unlike append, this allocates hardly any spare capacity: there may be thousands of buffers. For many
+			// short records a little is needed, so that not each of them copies those before it.
+			b = append(make([]byte, 0, max(len(b)+step, len(b)*5/4)), b...)
+		}
+		if m, err := io.ReadFull(r, b[len(b):len(b)+step]); err != nil {
 			if errors.Is(err, io.EOF) && len(b)+m > 0 {
 				err = io.ErrUnexpectedEOF
 			}
 			return nil, err
 		}
-		b = grown
+		b = b[:len(b)+step]
 		n -= step
 	}
 	return b, nil

@@ -6,12 +6,13 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/http"
 	"net/url"
 	"strings"
 	"time"
+
+	"peerlink/internal/jsonlimit"
 )
 
 // Management reads from the HTTP interface of RabbitMQ's management plugin what AMQP does not show.
@@ -25,7 +26,8 @@ type Management struct {
 // Bounds of an answer of the management plugin.
 const (
 	managementTimeout = 5 * time.Second
-	maxManagement     = 1 << 20
+	maxManagement     = 2 << 20  // bytes
+	maxQueueMemory    = 16 << 20 // bytes that decoding an answer may allocate
 )
 
 // ErrNoManagement is returned if the management plugin is not there, or does not permit the user.
@@ -92,21 +94,31 @@ func (m *Management) Queue(ctx context.Context, name string) (*QueueInfo, error)
 		Arguments json.RawMessage `json:"arguments"`
 		Effective json.RawMessage `json:"effective_policy_definition"`
 	}
-	if err := json.Unmarshal(body, &raw); err != nil {
-		return nil, fmt.Errorf("%w: its answer about queue %s is not JSON of a queue", ErrNoManagement, name)
+	info := &raw.QueueInfo
+	if err = jsonlimit.Unmarshal(body, &raw, maxQueueMemory/2); err == nil {
+		info.Arguments, err = object(raw.Arguments)
 	}
-	info := raw.QueueInfo
-	info.Arguments, info.Limits = object(raw.Arguments), object(raw.Effective)
-	return &info, nil
+	if err == nil {
+		info.Limits, err = object(raw.Effective)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%w: its answer about queue %s is not JSON of a queue: %w", ErrNoManagement, name, err)
+	}
+	return info, nil
 }
 
 // object returns the members of an object in JSON. Erlang can not tell an empty object from an empty
 // list, and writes [] for both.
-func object(text json.RawMessage) (members map[string]any) {
+func object(text json.RawMessage) (members map[string]any, err error) {
+	if len(text) == 0 || text[0] == '[' {
+		return nil, nil
+	}
+	if err := jsonlimit.Check(text, &members, maxQueueMemory/4); err != nil {
+		return nil, err
+	}
 	d := json.NewDecoder(bytes.NewReader(text))
 	d.UseNumber()
-	_ = d.Decode(&members)
-	return members
+	return members, d.Decode(&members)
 }
 
 func (m *Management) get(ctx context.Context, path string) ([]byte, error) {
@@ -126,7 +138,11 @@ func (m *Management) get(ctx context.Context, path string) ([]byte, error) {
 	if res.StatusCode != http.StatusOK {
 		return nil, fmt.Errorf("%w at %s: %s", ErrNoManagement, m.base.Host, res.Status)
 	}
-	return io.ReadAll(io.LimitReader(res.Body, maxManagement))
+	body, err := jsonlimit.ReadBody(res, maxManagement)
+	if err != nil {
+		return nil, fmt.Errorf("%w at %s: read its answer: %w", ErrNoManagement, m.base.Host, err)
+	}
+	return body, nil
 }
 
 // Check returns an error that wraps [ErrNoManagement] if the plugin can not be asked.

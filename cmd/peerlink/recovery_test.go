@@ -33,7 +33,7 @@ peerlink() {
 }
 `
 
-// Every command in the pages about lost and stolen keys works as it stands there, section by section, with nodes that
+// Every command in the pages about lost and stolen keys, and about copies of the key, works as it stands there, section by section, with nodes that
 // are peers of each other at the beginning, and the directories are in order at the end.
 func TestRecoveryPages(t *testing.T) {
 	t.Parallel()
@@ -57,6 +57,9 @@ func TestRecoveryPages(t *testing.T) {
 		{"peerlostkey", "The peer is an accounting authority", ca, 4, successor},
 		{"peerlostkey", "The peer is an agent", aa, 4, successor},
 		{"peerlostkey", "Signed by mistake", aa, 2, unregistered},
+		{"keys", "The node's directory", ca, 4, nil},
+		{"keys", "Shares on paper", ca, 2, nil},
+		{"keys", "Drills", ca, 2, copiedKey},
 	} {
 		t.Run(c.page+", "+c.section, func(t *testing.T) {
 			t.Parallel()
@@ -143,6 +146,26 @@ func unregistered(t *testing.T, mine, theirs *nodetest.Node) {
 	}
 }
 
+// copiedKey makes a copy of the key on another stick, and shares of it.
+func copiedKey(t *testing.T, mine, _ *nodetest.Node) {
+	t.Helper()
+	dir := filepath.Dir(mine.Path())
+	if err := os.Mkdir(filepath.Join(dir, "other-stick"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	key, err := os.ReadFile(mine.DefaultKeyFile())
+	if err == nil {
+		err = os.WriteFile(filepath.Join(dir, "other-stick", "root-ca.key"), key, 0o600)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	split := exec.Command(program(t), "-C", mine.Path(), "key", "split", "--shares", "5", "--threshold", "3", "--text", "--out", filepath.Join(dir, "pages"), "--passphrase-file", filepath.Join(dir, "pass"))
+	if out, err := split.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+}
+
 var indented = regexp.MustCompile(`(?m)^    (\S.*)$`)
 
 // recoveryScript returns the commands of a section of a page, with the IDs of nodes and the folders of the test in place
@@ -158,6 +181,7 @@ func recoveryScript(t *testing.T, page, section, dir string, my, their *nodetest
 		if title != section && (section != "" || title != "") {
 			continue
 		}
+		const shares = "pages/share-1-of-5.txt pages/share-3-of-5.txt pages/share-5-of-5.txt"
 		agent := my
 		if !my.Identity().Type.IDDerived() {
 			agent = their
@@ -168,6 +192,9 @@ func recoveryScript(t *testing.T, page, section, dir string, my, their *nodetest
 			n++
 			b.WriteString(strings.NewReplacer(
 				"OLD-ID", agent.Identity().ID, "NEW-ID", "$(cat new-node/db/nodeid)", "/media/stick", dir,
+				// Another machine, with the key; and shares as text, which nobody types.
+				"mkdir my-node", "mv my-node before && mkdir my-node && cp -R before/private my-node/private", "/media/other-stick", "other-stick",
+				"--out pages", "--out pages --text", "key join", "key join "+shares, "--type", shares,
 			).Replace(m[1]) + "\n")
 		}
 		return b.String(), n

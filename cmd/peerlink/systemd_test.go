@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -63,16 +64,19 @@ func TestNotifyServiceManager(t *testing.T) {
 	}
 }
 
-// The unit file is valid, and systemd rates its exposure as low, so that an intruder could do
+// The unit file is valid, limits the memory of the service, and systemd rates its exposure as low, so that an intruder could do
 // little.
 func TestUnit(t *testing.T) {
-	analyze, err := exec.LookPath("systemd-analyze")
-	if err != nil {
-		t.Skip("systemd-analyze is not installed: the unit is not checked")
-	}
 	text, err := os.ReadFile("../../deploy/systemd/peerlink.service")
 	if err != nil {
 		t.Fatal(err)
+	}
+	if !regexp.MustCompile(`(?m)^MemoryMax=[1-9][0-9]*[MG]$`).Match(text) {
+		t.Error("the unit has no MemoryMax")
+	}
+	analyze, err := exec.LookPath("systemd-analyze")
+	if err != nil {
+		t.Skip("systemd-analyze is not installed: the unit is not checked")
 	}
 	// The program of the unit is not installed on this machine.
 	text = []byte(strings.Replace(string(text), "/usr/local/bin/peerlink", "/bin/true", 1))

@@ -35,6 +35,22 @@ func Check(t testing.TB, input string, parse func()) {
 	check(t, input, parse)
 }
 
+// CheckMemory calls parse and fails the test if it allocates more than max bytes in total, three times in a row:
+// the runtime counts a part of the memory for small objects later. Other goroutines, and the race detector, are
+// treated as by [Check].
+func CheckMemory(t testing.TB, input string, max uint64, parse func()) {
+	t.Helper()
+	var n uint64
+	for range 3 {
+		before := allocated()
+		parse()
+		if n = allocated() - before; n <= max || withRaceDetector {
+			return
+		}
+	}
+	t.Errorf("%s: %d bytes were allocated, more than %d", input, n, max)
+}
+
 func check(t testing.TB, input string, parse func()) {
 	t.Helper()
 	var took time.Duration

@@ -3,6 +3,7 @@ package httplimit
 import (
 	"bytes"
 	"net/http"
+	"strconv"
 )
 
 const (
@@ -32,6 +33,7 @@ func Buffered(next http.HandlerFunc) http.HandlerFunc {
 		if b.body.Len() > smallResponse {
 			defer c.limiter.responses.Add(c.source, c).Remove()
 		}
+		w.Header().Set("Content-Length", strconv.Itoa(b.body.Len()))
 		w.WriteHeader(b.status)
 		_, _ = w.Write(b.body.Bytes()) // an error means that the connection has ended
 	}

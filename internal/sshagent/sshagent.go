@@ -39,6 +39,9 @@ const (
 	// maxMessage is the maximum size of a message in bytes. OpenSSH's agent accepts requests
 	// of 256 KiB, of which the key and the framing need less than 8 KiB.
 	maxMessage = 248 << 10
+	// maxAnswer is the maximum size of what an agent may send for a request, in bytes. OpenSSH's agent
+	// sends at most 256 KiB.
+	maxAnswer = 300 << 10
 	// maxListed is the maximum number of keys that an error names.
 	maxListed = 8
 )
@@ -187,7 +190,23 @@ func callWith(ctx context.Context, socket string, f func(agent.ExtendedAgent) er
 	defer conn.Close()
 	stop := context.AfterFunc(ctx, func() { conn.Close() })
 	defer stop()
-	return f(agent.NewClient(conn))
+	return f(agent.NewClient(&limitedConn{Conn: conn, left: maxAnswer}))
+}
+
+// limitedConn is a connection from which no more than left bytes can be read.
+type limitedConn struct {
+	net.Conn
+	left int
+}
+
+// Read implements [io.Reader].
+func (c *limitedConn) Read(p []byte) (int, error) {
+	if c.left == 0 {
+		return 0, fmt.Errorf("the agent answers with more than %d bytes", maxAnswer)
+	}
+	n, err := c.Conn.Read(p[:min(len(p), c.left)])
+	c.left -= n
+	return n, err
 }
 
 // encode returns a signature of the agent in the encoding of X.509, after it has verified it.

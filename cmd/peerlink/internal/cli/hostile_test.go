@@ -6,16 +6,20 @@ import (
 	"context"
 	"encoding/json"
 	"encoding/pem"
+	"maps"
 	"net"
 	"net/http"
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 	"unicode"
 	"unicode/utf8"
+
+	"github.com/spf13/pflag"
 
 	"peerlink/admin"
 	"peerlink/broker"
@@ -47,9 +51,10 @@ func showsHostile(out string) (rune, bool) {
 }
 
 // No command writes hostile text from a file, a file name, a message, an argument or
-// a service's answer to the terminal without making it harmless.
+// a service's answer to the terminal without making it harmless. A new command is tested too.
 func TestNothingHostileReachesTheTerminal(t *testing.T) {
 	dir := t.TempDir()
+	t.Chdir(dir)
 	d := nodetest.New(t, nodetype.CreditorsAgent, "ca.example.com:1234")
 	aa := nodetest.New(t, nodetype.AccountingAuthority, "aa.example.com:1234")
 	nodetest.Peer(t, aa, d)
@@ -77,7 +82,7 @@ func TestNothingHostileReachesTheTerminal(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(d.Path(), "db", "drill"), []byte(old), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	for _, args := range [][]string{
+	lines := [][]string{
 		{hostileText},
 		{"--" + hostileText},
 		{"init", hostileText},
@@ -138,17 +143,53 @@ func TestNothingHostileReachesTheTerminal(t *testing.T) {
 		{"serve", "--server-cert", block, "--server-key", block, "--state", state},
 		{"swpt-server"},
 		{"configure_queue", hostileText},
-	} {
+		{"doctor", "--admin", address},
+		{"status", "--admin", address},
+	}
+	for _, args := range append(lines, hostileLines(named, id)...) {
 		if len(args) == 0 || args[0] != "-C" && args[0] != "init" {
 			args = append([]string{"-C", d.Path()}, args...)
 		}
-		code, stdout, stderr := runCommand(args...)
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		code, stdout, stderr := runCLIContext(ctx, t, args...)
+		cancel()
 		for what, out := range map[string]string{"stdout": stdout, "stderr": stderr} {
 			if r, yes := showsHostile(out); yes {
 				t.Errorf("%q (exit code %d) shows %U on %s: %q", args, code, r, what, out)
 			}
 		}
 	}
+}
+
+// hostileLines returns lines of arguments for every command: with hostile text, with the path of a hostile file and
+// with the ID of a peer as its arguments, and with the text and the file as the value of each of its flags. The
+// commands that end a peering are the last.
+func hostileLines(file, peer string) (lines [][]string) {
+	var last [][]string
+	commands := leaves((&app{}).root())
+	for _, name := range slices.Sorted(maps.Keys(commands)) {
+		add := func(args ...string) {
+			args = append(strings.Fields(name), args...)
+			if name == "peer deactivate" || name == "peer remove" {
+				last = append(last, args)
+			} else {
+				lines = append(lines, args)
+			}
+		}
+		if name != "demo" && name != "serve" { // they would run
+			add()
+		}
+		for _, args := range [][]string{{hostileText}, {file}, {peer}, {peer, hostileText}, {peer, file}, {hostileText, file}, {hostileText, file, file}} {
+			add(args...)
+		}
+		commands[name].LocalNonPersistentFlags().VisitAll(func(f *pflag.Flag) {
+			if f.Value.Type() != "bool" {
+				add("--"+f.Name, hostileText, peer)
+				add("--"+f.Name, file, peer)
+			}
+		})
+	}
+	return append(lines, last...)
 }
 
 // hostileStore makes a state folder with a message that contains hostile text and is
