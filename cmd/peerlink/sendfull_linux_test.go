@@ -28,7 +28,7 @@ func TestSendOnFullDisk(t *testing.T) {
 	t.Cleanup(func() { _ = syscall.Unmount(state, syscall.MNT_DETACH) })
 	own, peer := nodetest.New(t, nodetype.CreditorsAgent, "ca.example.com:1234"), nodetest.New(t, nodetype.AccountingAuthority, "aa.example.com:1234")
 	nodetest.Peer(t, own, peer)
-	if err := makeAside(state, link.DefaultQueuePattern.Name(peer.Identity().ID, 0), 0, ""); err != nil { // a store
+	if err := makeAside(state, link.DefaultQueuePattern.Name(peer.Identity().ID, 0), 0, "", "{}"); err != nil { // a store
 		t.Fatal(err)
 	}
 	message := filepath.Join(t.TempDir(), "message")

@@ -90,7 +90,7 @@ func TestWatchdogOfStalledService(t *testing.T) {
 	go feedWatchdog(ctx, node.Service, stalled, log)
 	server, err := admin.Open(admin.Config{
 		Listen: []admin.Listen{{Address: "127.0.0.1:0"}}, Status: node.Service.Status, Stalled: stalled, Log: log, Level: new(slog.LevelVar),
-		BrokerTrouble: func() error { return nil }, Queues: func(context.Context) (embedded.Stats, error) { return embedded.Stats{}, nil },
+		BrokerHealth: func() error { return nil }, Queues: func(context.Context) (embedded.Stats, error) { return embedded.Stats{}, nil },
 	})
 	if err != nil {
 		t.Fatal(err)
