@@ -61,8 +61,8 @@ func (s *Server) nodePage(w http.ResponseWriter, r *http.Request) {
 	s.render(w, http.StatusOK, "node.html", &v)
 }
 
-// Findings returns how many problems and warnings the directory has, in words.
-func (v *nodeView) Findings() string {
+// Summary returns how many problems and warnings the directory has, in words.
+func (v *nodeView) Summary() string {
 	problems, warnings := v.Report.Count(check.Problem), v.Report.Count(check.Warning)
 	if problems+warnings == 0 {
 		return "no problems and no warnings"
