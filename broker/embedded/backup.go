@@ -1,10 +1,13 @@
 package embedded
 
 import (
+	"bytes"
 	"cmp"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -99,7 +102,7 @@ func backup(ctx context.Context, path, to string, o CopyOptions) (Content, error
 	if err := copyStore(ctx, path, tmp.Path(), o); err != nil {
 		return Content{}, err
 	}
-	if err := markClosed(tmp.Path()); err != nil {
+	if err := markBackup(tmp.Path()); err != nil {
 		return Content{}, err
 	}
 	if err := tmp.Sync(); err != nil {
@@ -164,18 +167,22 @@ func backupTarget(store, to string, replace bool) (string, error) {
 	return to, nil
 }
 
-// isBackup reports whether a file is a backup, of any version and owner, damaged or not.
+// isBackup reports whether a file was made by Backup, and no store was opened in it since. It may be of any
+// version and owner, and be damaged.
 func isBackup(path string) bool {
-	c, err := openCopied(path)
+	for _, suffix := range storeSuffixes[1:] {
+		if _, err := os.Lstat(path + suffix); err == nil {
+			return false // its token may be in the log
+		}
+	}
+	f, err := os.Open(path)
 	if err != nil {
 		return false
 	}
-	defer c.close()
-	_, err = fileVersion(c)
-	if err == nil {
-		err = checkTables(c)
-	}
-	return !errors.Is(err, errNotStore) && !isAccessError(err)
+	defer f.Close()
+	head := make([]byte, tokenAt+4)
+	_, err = io.ReadFull(f, head)
+	return err == nil && bytes.HasPrefix(head, []byte("SQLite format 3\x00")) && binary.BigEndian.Uint32(head[tokenAt:]) == backupToken
 }
 
 // storeSuffixes are what the names of a store's files have after the name of the store itself.
@@ -359,13 +366,13 @@ func (l walLimit) check() error {
 	return nil
 }
 
-// markClosed changes a copy of a store's pages so that it is like a store that was closed: it has no
-// write-ahead log, and needs none.
-func markClosed(path string) error {
+// markBackup changes a copy of a store's pages so that it is like a store that was closed, which needs no
+// write-ahead log, and so that it can be told from a store.
+func markBackup(path string) error {
 	if err := endWAL(path); err != nil {
 		return err
 	}
-	return changeCopy(path, "UPDATE store SET closed = 1")
+	return changeCopy(path, fmt.Sprintf("UPDATE store SET closed = 1; PRAGMA application_id = %d", int32(backupToken)))
 }
 
 // endWAL records in a copy of a database that it has no write-ahead log (SQLite's file format, 1.3). The

@@ -298,15 +298,22 @@ func TestBackupReplaces(t *testing.T) {
 			t.Errorf("%s is not replaced: %v", name, err)
 		}
 	}
-	if err := os.Remove(file); err != nil {
-		t.Fatal(err)
-	}
+	other := Options{Service: true, Owner: "another"}
 	for name, change := range map[string]func(){
-		"text":                func() { write([]byte("a text")) },
-		"zeros":               func() { write(make([]byte, 8192)) },
-		"of another program":  func() { write(whole); runSQL(t, file, "CREATE TABLE another (a)") },
+		"text":                            func() { write([]byte("a text")) },
+		"zeros":                           func() { write(make([]byte, 8192)) },
+		"of another program":              func() { runSQL(t, file, "CREATE TABLE another (a)") },
+		"a stopped store of another node": func() { _ = openFile(t, file, other).Close() },
+		"a running store of another node": func() { openFile(t, file, other) },
+		"a running store that was made of a backup by hand": func() {
+			write(whole)
+			used := openOwned(t, file)
+			declareTest(t, used, "q")
+			putBodies(t, used, "q", numbers(5)...)
+		},
 		"another user's link": func() { linkOfOther(t, file, backup) },
 	} {
+		file = filepath.Join(t.TempDir(), "file")
 		change()
 		before, err := os.ReadFile(file)
 		if err != nil {

@@ -25,6 +25,18 @@ var errMixed = errors.New("embedded: message store and write-ahead log do not be
 // one of the tokens in the log if a part of the log was checkpointed, or else the token before
 // the first one in the log.
 
+// backupToken is the token in a file made by [Backup]. No store has it: see newToken.
+const backupToken uint32 = 0x504c424b // "PLBK"
+
+// newToken returns a random token that may follow the token previous.
+func newToken(previous uint32) uint32 {
+	for {
+		if next := rand.Uint32()&0xffff0000 | previous>>16; next != backupToken {
+			return next
+		}
+	}
+}
+
 // tokenAt is the offset of the token in the first page (SQLite's file format, 1.3).
 const tokenAt = 68
 
@@ -42,7 +54,7 @@ func (w *writeConn) writeToken() error {
 		}
 		w.token, w.tokenKnown = uint32(n), true
 	}
-	next := rand.Uint32()&0xffff0000 | w.token>>16
+	next := newToken(w.token)
 	if err := w.exec(fmt.Sprintf("PRAGMA application_id = %d", int32(next))); err != nil {
 		return err
 	}

@@ -345,10 +345,10 @@ func makeAsideFolder(parent string) (string, error) {
 func (a *keptStore) replaceBy(next *durable.Prepared) error {
 	// The write-ahead log of a store that could not be opened is still there. SQLite must not take it for that
 	// of the new file.
-	token := rand.Uint32()
+	token := newToken(rand.Uint32())
 	if log, err := readWAL(a.store + "-wal"); err == nil {
 		for log.continues(token) && len(log.tokens) > 0 {
-			token = rand.Uint32()
+			token = newToken(rand.Uint32())
 		}
 	}
 	if err := changeCopy(next.Path(), fmt.Sprintf("PRAGMA application_id = %d", int32(token))); err != nil {

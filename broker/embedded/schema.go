@@ -162,7 +162,7 @@ func emptyStore() ([]byte, error) {
 	c := &conn{raw: raw}
 	defer c.close()
 	if err := c.exec(fmt.Sprintf("PRAGMA page_size = %d; PRAGMA auto_vacuum = %d; PRAGMA user_version = %d; PRAGMA application_id = %d; %s",
-		pageSize, autoVacuumIncremental, schemaVersion, rand.Int32(), schema)); err != nil {
+		pageSize, autoVacuumIncremental, schemaVersion, int32(newToken(rand.Uint32())), schema)); err != nil {
 		return nil, err
 	}
 	return raw.(interface{ Serialize() ([]byte, error) }).Serialize()
