@@ -179,7 +179,7 @@ func (a *acceptor) recordUnauthenticated(remote net.Addr, err error) {
 	case unsupportedVersion(err):
 		level, kind = slog.LevelInfo, "unsupported version" // health checks with TLS 1.2 or SSL 3.0
 	}
-	a.unauthenticatedLog.Log(a.log, level, logthrottle.Key{Who: pendingconns.SourceOf(remote).String(), Kind: kind}, text, "remote", remote, "err", err)
+	a.unauthenticatedLog.Log(a.log, level, logthrottle.Key{Who: pendingconns.SourceOf(remote).String(), Kind: kind}, text, "remote", remote.String(), "err", err)
 }
 
 // withoutCertificate reports whether err means that the client has sent no certificate.
