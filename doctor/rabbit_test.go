@@ -89,7 +89,7 @@ func TestRabbitFaults(t *testing.T) {
 			f.must(err)
 			f.awaitMessages(f.queue + ".XQ")
 		}},
-		{fault{"a policy drops messages", nil, "limits", `x-message-ttl 86400000`, "list_policies", false}, func(f *rabbitFixture) {
+		{fault{"a policy drops messages", nil, "limits", `a policy sets message-ttl 86400000: messages are moved to where its dead-letter exchange leads after a number of milliseconds (policy "ttl")`, "list_policies", false}, func(f *rabbitFixture) {
 			f.rabbit.Management = f.managed(200, `{"type":"classic","policy":"ttl","arguments":{"x-dead-letter-exchange":""},"effective_policy_definition":{"message-ttl":86400000}}`)
 		}},
 		{fault{name: "no policy"}, func(f *rabbitFixture) {

@@ -166,12 +166,12 @@ func (b *RabbitMQ) checkLimits(ctx context.Context, s *section, q broker.PeerBin
 			return
 		}
 		const remedy = "see docs/queues.md, about limits of queues: rabbitmqctl list_policies"
-		switch risk := rabbitmq.RiskOf(info.Arguments, info.Limits); {
+		switch risk := info.Risk(); {
 		case risk == "":
 		case slices.Contains(q.Queues, queue):
-			s.fail(name, queue, riskText(info, risk), remedy)
+			s.fail(name, queue, risk, remedy)
 		default: // messages that can not be sent
-			s.warn(name, queue, riskText(info, risk), remedy)
+			s.warn(name, queue, risk, remedy)
 		}
 		if !slices.Contains(types, info.Type) {
 			types = append(types, info.Type)
@@ -180,13 +180,6 @@ func (b *RabbitMQ) checkLimits(ctx context.Context, s *section, q broker.PeerBin
 	if !slices.ContainsFunc(s.checks, func(c Check) bool { return c.Name == name }) {
 		s.pass(name, "", "no limits; type of the queues: "+strings.Join(types, ", "))
 	}
-}
-
-func riskText(info *rabbitmq.QueueInfo, risk string) string {
-	if info.Policy == "" {
-		return risk
-	}
-	return fmt.Sprintf("%s (with the policy %q)", risk, info.Policy)
 }
 
 // checkMessages checks that no messages for the peer are stuck. RabbitMQ does not say how old they are.

@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"strings"
 	"time"
 
 	"peerlink/internal/logthrottle"
@@ -175,19 +176,31 @@ func (a *acceptor) recordUnauthenticated(remote net.Addr, err error) {
 		text, kind = "connection dropped before the end of its handshake", "dropped"
 	case withoutCertificate(err):
 		level, kind = slog.LevelInfo, "no certificate" // health checks with TLS
+	case unsupportedVersion(err):
+		level, kind = slog.LevelInfo, "unsupported version" // health checks with TLS 1.2 or SSL 3.0
 	}
-	a.unauthenticatedLog.Log(a.log, level, logthrottle.Key{Who: pendingconns.SourceOf(remote).String(), Kind: kind}, text, "remote", remote, "err", err)
+	a.unauthenticatedLog.Log(a.log, level, logthrottle.Key{Who: pendingconns.SourceOf(remote).String(), Kind: kind}, text, "remote", remote.String(), "err", err)
 }
 
 // withoutCertificate reports whether err means that the client has sent no certificate.
-// crypto/tls does not export that error. Errors about a certificate quote the certificate, so a
-// client could choose a part of their text: only the whole text of the innermost error
-// is compared.
 func withoutCertificate(err error) bool {
+	return innermostText(err) == "tls: client didn't provide a certificate"
+}
+
+// unsupportedVersion reports whether err means that the client does not offer TLS 1.3.
+func unsupportedVersion(err error) bool {
+	return strings.HasPrefix(innermostText(err), "tls: client offered only unsupported versions: ")
+}
+
+// innermostText returns the text of the innermost error, which identifies errors that
+// crypto/tls does not export. Errors about a certificate quote the certificate, so a client
+// could choose a part of their text: only the beginning, or the whole, of the innermost
+// text may be compared.
+func innermostText(err error) string {
 	for next := err; next != nil; next = errors.Unwrap(next) {
 		err = next
 	}
-	return err.Error() == "tls: client didn't provide a certificate"
+	return err.Error()
 }
 
 // handshakeFault returns the kind of a handshake error for the log: the rule that a

@@ -238,7 +238,7 @@ func TestStrangers(t *testing.T) {
 				t.Errorf("got %q and no error", answer)
 			}
 			level := "level=WARN"
-			if tt.name == "no certificate" { // as health checks do
+			if tt.name == "no certificate" || tt.name == "TLS 1.2" { // as health checks do
 				level = "level=INFO"
 			}
 			linktest.Eventually(t, "the reason in the log", func() error {

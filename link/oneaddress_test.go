@@ -315,43 +315,79 @@ func TestProxyHeaders(t *testing.T) {
 	}
 }
 
-// Health checks of load balancers, which connect and close, or make a handshake without
-// a certificate, once a second and more often, cause no warnings.
-func TestHealthChecksAreNoWarnings(t *testing.T) {
-	t.Parallel()
-	authority, honest, bad := trio(t, linktest.Embedded, func(*linktest.Node) {})
-	for i := range 40 {
-		tcp, err := net.Dial("tcp", authority.Addr)
-		if err != nil {
+// sslv3Hello is the ClientHello that HAProxy sends for "option ssl-hello-chk".
+var sslv3Hello = "\x16\x03\x00\x00\x79\x01\x00\x00\x75\x03\x00" + "\x60\x00\x00\x00" + strings.Repeat("HAPROXYSSLCHK\n", 2) +
+	"\x00" + "\x00\x4e" + strings.Repeat("\x00\x01", 39) + "\x01\x00"
+
+// healthCheck makes one of several health checks, by its number.
+func healthCheck(t *testing.T, tcp net.Conn, number int) {
+	t.Helper()
+	tcp.SetDeadline(time.Now().Add(linktest.Timeout))
+	switch number {
+	case 0: // closed with a reset, as HAProxy does it
+		if err := tcp.(*net.TCPConn).SetLinger(0); err != nil {
 			t.Fatal(err)
 		}
-		switch i % 4 {
-		case 0: // as HAProxy does it
-			if err := tcp.(*net.TCPConn).SetLinger(0); err != nil {
-				t.Fatal(err)
-			}
-		case 1:
-			tcp.SetDeadline(time.Now().Add(linktest.Timeout))
-			conn := tls.Client(tcp, &tls.Config{InsecureSkipVerify: true})
-			_ = conn.Handshake()
+	case 1: // closed
+	case 2, 3, 4: // a handshake without a certificate; the last one as older load balancers do it
+		cfg := &tls.Config{InsecureSkipVerify: true}
+		if number == 4 {
+			cfg.MaxVersion = tls.VersionTLS12
+		}
+		conn := tls.Client(tcp, cfg)
+		_ = conn.Handshake()
+		if number == 2 {
 			_, _ = io.ReadAll(conn)
-		case 2:
-			conn := tls.Client(tcp, &tls.Config{InsecureSkipVerify: true})
-			_ = conn.Handshake()
 		}
-		tcp.Close()
+	case 5:
+		_, _ = io.WriteString(tcp, sslv3Hello)
+		_, _ = io.ReadAll(tcp)
 	}
-	flows(t, authority, honest, 1)
-	linktest.Eventually(t, "the end of the checks", func() error {
-		counts := authority.Service.Status().Rejected
-		if n := counts["abandoned"] + counts["protocol"]; n != 40 {
-			return fmt.Errorf("%d connections ended: %v", n, counts)
-		}
-		return nil
-	})
-	for line := range strings.Lines(authority.Log.String()) {
-		if !strings.Contains(line, "level=INFO") && !strings.Contains(line, "peer="+bad.Identity().ID) { // the peer is not running
-			t.Errorf("health checks are warned of: %s", line)
-		}
+}
+
+// Health checks of load balancers, which connect and close, or make a handshake without
+// a certificate, also with an obsolete version of TLS, once a second and more often, cause
+// no warnings. The same holds where the load balancer sends a PROXY header first.
+func TestHealthChecksAreNoWarnings(t *testing.T) {
+	t.Parallel()
+	const checks = 60
+	for _, c := range []struct {
+		name, from string
+		headers    []string
+	}{
+		{"without PROXY headers", "127.0.0.1", []string{""}},
+		{"with PROXY headers", "127.0.0.2", []string{"PROXY UNKNOWN\r\n", "\r\n\r\n\x00\r\nQUIT\n\x20\x00\x00\x00", "PROXY TCP4 127.0.0.2 127.0.0.1 80 1234\r\n"}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			authority, honest, bad := trio(t, linktest.Embedded, func(n *linktest.Node) {
+				n.Config.ProxyFrom = []netip.Prefix{netip.MustParsePrefix("127.0.0.2/32")}
+			})
+			from := &net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(c.from)}}
+			for i := range checks {
+				tcp, err := from.Dial("tcp", authority.Addr)
+				if err != nil {
+					t.Skipf("skipped: connections from another address of this machine: %v", err)
+				}
+				if _, err := io.WriteString(tcp, c.headers[i/6%len(c.headers)]); err != nil {
+					t.Fatal(err)
+				}
+				healthCheck(t, tcp, i%6)
+				tcp.Close()
+			}
+			flows(t, authority, honest, 1)
+			linktest.Eventually(t, "the end of the checks", func() error {
+				counts := authority.Service.Status().Rejected
+				if n := counts["abandoned"] + counts["protocol"]; n != checks {
+					return fmt.Errorf("%d connections ended: %v", n, counts)
+				}
+				return nil
+			})
+			for line := range strings.Lines(authority.Log.String()) {
+				if !strings.Contains(line, "level=INFO") && !strings.Contains(line, "peer="+bad.Identity().ID) { // the peer is not running
+					t.Errorf("health checks are warned of: %s", line)
+				}
+			}
+		})
 	}
 }

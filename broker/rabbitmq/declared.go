@@ -85,7 +85,12 @@ func (b *Broker) declare(ctx context.Context, q broker.PeerBinding) (created obj
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.declared[q.PeerID] = declaration{q, epoch}
-	b.keepOnce.Do(func() { go b.keepDeclared() })
+	b.keepOnce.Do(func() {
+		go b.keepDeclared()
+		if b.management != nil {
+			go b.watchPolicies()
+		}
+	})
 	return created, nil
 }
 

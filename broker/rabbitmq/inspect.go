@@ -104,15 +104,6 @@ func IsRefusedLogin(err error) bool {
 	return e == amqp.ErrCredentials || e == amqp.ErrVhost || e.Code == amqp.AccessRefused || e.Code == amqp.NotAllowed
 }
 
-// RiskOf returns how a queue with these arguments, and this definition of the policy that applies to
-// it, may lose messages; "" if it does not.
-func RiskOf(arguments, policy map[string]any) string {
-	all := amqp.Table{}
-	for name, value := range policy {
-		all["x-"+name] = value
-	}
-	for name, value := range arguments {
-		all[name] = value
-	}
-	return riskOf(all)
-}
+// Risk returns how the queue may lose messages because of its arguments, or of the policies that
+// apply to it; "" if it does not.
+func (q *QueueInfo) Risk() string { return joinRisks(riskOf(q.Arguments), riskOfPolicy(q)) }

@@ -109,7 +109,7 @@ func (d declarer) reportLimit(queue string) {
 		return
 	}
 	log := b.log.With("queue", queue, "limit", k.limit)
-	if k.limit <= replaceAt {
+	if k.limit < minLimit {
 		log.Warn("the queue is a quorum queue with a low delivery limit: RabbitMQ removes messages that were delivered more often than that and not acknowledged; a policy can not raise this limit, which is an argument of the queue")
 		return
 	}

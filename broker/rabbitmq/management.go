@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"peerlink/broker"
 	"peerlink/internal/jsonlimit"
 )
 
@@ -33,6 +34,12 @@ const (
 // ErrNoManagement is returned if the management plugin is not there, or does not permit the user.
 var ErrNoManagement = errors.New("the management plugin of RabbitMQ does not answer")
 
+// ErrManagementURL is returned for an invalid URL of the management plugin.
+var ErrManagementURL = errors.New("invalid URL")
+
+// errNotFound is wrapped in the error of get if the plugin has no such object.
+var errNotFound = errors.New("404 Not Found")
+
 // OpenManagement returns a Management for the first of the broker's URLs. base is the URL of the plugin;
 // if it is empty, that is the plugin's usual port on the same host, with TLS if the broker's URL has it. The
 // user is that of base or, if it has none, that of the broker's URL.
@@ -46,13 +53,13 @@ func OpenManagement(brokerURL, base string) (*Management, error) {
 		return nil, errors.New("the broker URL can not be understood")
 	}
 	m := &Management{user: amqpURL.User, vhost: vhostOf(amqpURL)}
-	m.http = http.Client{Timeout: managementTimeout, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	m.http = http.Client{Timeout: managementTimeout, Transport: &http.Transport{IdleConnTimeout: 2 * managementTimeout}, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 	if base == "" {
 		m.base = usualManagement(amqpURL)
 		return m, nil
 	}
 	if m.base, err = url.Parse(base); err != nil || m.base.Scheme != "http" && m.base.Scheme != "https" || m.base.Host == "" {
-		return nil, errors.New("expected the URL of RabbitMQ's management plugin, such as http://127.0.0.1:15672")
+		return nil, fmt.Errorf("%w: expected the URL of RabbitMQ's management plugin, such as http://127.0.0.1:15672", ErrManagementURL)
 	}
 	if m.base.User != nil {
 		m.user, m.base.User = m.base.User, nil
@@ -80,12 +87,18 @@ type QueueInfo struct {
 	Policy    string         `json:"policy"`
 	Arguments map[string]any `json:"-"`
 	Limits    map[string]any `json:"-"` // the definition of the policies that apply
+	// LimitsKnown reports whether the plugin knows the policies already: it learns them some
+	// seconds after the queue was declared.
+	LimitsKnown bool `json:"-"`
 }
 
 // Queue returns what the plugin says about a queue. The error wraps [ErrNoManagement] if the plugin can
-// not be asked.
+// not be asked, and [broker.ErrNoQueue] if it knows no such queue.
 func (m *Management) Queue(ctx context.Context, name string) (*QueueInfo, error) {
 	body, err := m.get(ctx, "/api/queues/"+url.PathEscape(m.vhost)+"/"+url.PathEscape(name))
+	if errors.Is(err, errNotFound) {
+		return nil, fmt.Errorf("%w: the management plugin does not know %s", broker.ErrNoQueue, name)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -104,6 +117,7 @@ func (m *Management) Queue(ctx context.Context, name string) (*QueueInfo, error)
 	if err != nil {
 		return nil, fmt.Errorf("%w: its answer about queue %s is not JSON of a queue: %w", ErrNoManagement, name, err)
 	}
+	info.LimitsKnown = len(raw.Effective) > 0
 	return info, nil
 }
 
@@ -135,6 +149,9 @@ func (m *Management) get(ctx context.Context, path string) ([]byte, error) {
 		return nil, fmt.Errorf("%w at %s", ErrNoManagement, m.base.Host)
 	}
 	defer res.Body.Close()
+	if res.StatusCode == http.StatusNotFound {
+		return nil, fmt.Errorf("%w at %s: %w", ErrNoManagement, m.base.Host, errNotFound)
+	}
 	if res.StatusCode != http.StatusOK {
 		return nil, fmt.Errorf("%w at %s: %s", ErrNoManagement, m.base.Host, res.Status)
 	}

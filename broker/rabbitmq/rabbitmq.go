@@ -130,6 +130,11 @@ type Options struct {
 	// ConfirmTimeout is how long RabbitMQ may take to confirm a message; 0 means 20 s.
 	ConfirmTimeout time.Duration
 
+	// Management is the URL of RabbitMQ's management plugin, as for [OpenManagement]. If it is not
+	// empty, the policies of queues are read from there, and those that may drop messages
+	// are among the warnings.
+	Management string
+
 	checkInterval time.Duration // set by tests only; 0 means the constant of this name
 }
 
@@ -161,6 +166,8 @@ type Broker struct {
 	opts      Options
 	log       *slog.Logger
 	health    *health
+
+	management *Management // nil without Options.Management
 
 	life context.Context // cancelled when the broker is closed
 	end  context.CancelFunc
@@ -234,6 +241,11 @@ func Open(url string, opts Options) (*Broker, error) {
 
 		lengthInterval: lengthInterval,
 		recoveryTime:   recoveryTime,
+	}
+	if opts.Management != "" {
+		if b.management, err = OpenManagement(url, opts.Management); err != nil {
+			return nil, err
+		}
 	}
 	b.health = &health{log: b.log, changed: wait.NewSignal()}
 	b.life, b.end = context.WithCancel(context.Background())

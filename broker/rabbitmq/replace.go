@@ -12,10 +12,15 @@ import (
 	"peerlink/internal/wait"
 )
 
-// replaceAt is the delivery count (see deliveryCount) at which a message is replaced by a copy,
-// which has none. RabbitMQ 4 drops a message of a quorum queue after 20 deliveries, unless the queue or a
-// policy, which AMQP does not show, has another limit.
-const replaceAt = 5
+const (
+	// replaceAt is the delivery count (see deliveryCount) at which a message is replaced by a
+	// copy, which has none. RabbitMQ 4 drops a message of a quorum queue whose count is above 20,
+	// unless the queue or a policy, which AMQP does not show, has another limit.
+	replaceAt = 2
+	// minLimit is the lowest delivery limit with which no message is lost: a message whose
+	// count is replaceAt may be returned once more, if its copy could not be published.
+	minLimit = replaceAt + 1
+)
 
 // deliveryCount returns how often, according to RabbitMQ, a message was delivered and returned. It
 // is 0 if the queue does not count that.

@@ -15,16 +15,16 @@ import (
 	"peerlink/broker/rabbitmq/rabbittest"
 )
 
-// limited creates a quorum queue, and its dead-letter queue, which drop a message after 20
-// deliveries, the default in RabbitMQ 4, with messages "0" to "n-1" in one of them.
-func limited(t *testing.T, o *testClient, n int, aside bool) (queue string) {
+// limited creates a quorum queue, and its dead-letter queue, with a delivery limit, and with
+// messages "0" to "n-1" in one of them.
+func limited(t *testing.T, o *testClient, limit, n int, aside bool) (queue string) {
 	t.Helper()
 	queue = "limited" + suffix()
 	for name, args := range map[string]amqp.Table{
 		queue:                           {"x-dead-letter-exchange": "", "x-dead-letter-routing-key": referenceDeadLetterQueue(queue)},
 		referenceDeadLetterQueue(queue): {},
 	} {
-		args["x-queue-type"], args["x-delivery-limit"] = "quorum", 20
+		args["x-queue-type"], args["x-delivery-limit"] = "quorum", limit
 		_, err := o.QueueDeclare(name, true, false, false, false, args)
 		o.check(err)
 	}
@@ -50,7 +50,7 @@ func TestRepeatedList(t *testing.T) {
 	o := newTestClient(t, s)
 	b := openTest(t, s.URL(), Options{})
 	const count = browseStep + 10
-	queue := limited(t, o, count, true)
+	queue := limited(t, o, defaultLimit, count, true)
 	var first []broker.DeadLetter
 	for round := range 22 { // more often than a message may be delivered
 		var seen []broker.DeadLetter
@@ -87,7 +87,7 @@ func TestDropAfterRepeatedList(t *testing.T) {
 	s := rabbittest.Get(t)
 	o := newTestClient(t, s)
 	b := openTest(t, s.URL(), Options{})
-	queue := limited(t, o, 10, true)
+	queue := limited(t, o, defaultLimit, 10, true)
 	var ids []string
 	for range replaceAt + 1 {
 		ids = nil
@@ -130,7 +130,7 @@ func TestDeliveredOften(t *testing.T) {
 	o := newTestClient(t, s)
 	b := openTest(t, s.URL(), Options{})
 	const count = 20
-	queue := limited(t, o, count, false)
+	queue := limited(t, o, defaultLimit, count, false)
 	o.check(o.ExchangeDeclare("outbox", "fanout", true, false, false, false, nil))
 	o.check(o.QueueBind(queue, "", "outbox", false, nil))
 	o.check(o.send("outbox", "key", amqp.Publishing{Type: "T", Body: []byte("the last")}))
@@ -171,7 +171,7 @@ func TestDeliveredOftenDuringAlarm(t *testing.T) {
 	s := rabbittest.Get(t)
 	o, b := newTestClient(t, s), openTest(t, s.URL(), Options{})
 	const count = 10
-	queue := limited(t, o, count, false)
+	queue := limited(t, o, defaultLimit, count, false)
 	inbox := "accounts_in" + suffix()
 	o.inbox(inbox)
 	p := openStream(t, b)

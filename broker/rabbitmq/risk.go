@@ -11,20 +11,29 @@ import (
 )
 
 // A queue may lose messages because of its arguments, which can be found out with AMQP, or
-// because of a policy, which cannot. Losses by a policy are detected only for dead-letter
-// queues, by missing messages (see lengthCheck).
+// because of a policy, which only the management plugin shows (see watchPolicies). Without the
+// plugin, losses by a policy are detected only for dead-letter queues, by missing messages (see
+// lengthCheck).
 
 // risk is why a queue may lose messages.
 type risk struct {
 	arguments string // effect of its arguments; "" if they are harmless
+	policy    string // effect of its policies; "" if they are harmless or not known
 	missing   string // says that messages are missing; "" if none is known to be
 }
 
 func (r risk) String() string {
-	if r.arguments != "" && r.missing != "" {
-		return r.arguments + "; " + r.missing
-	}
-	return r.arguments + r.missing
+	return joinRisks(r.arguments, r.policy, r.missing)
+}
+
+// isNew reports whether r has a reason that before does not have.
+func (r risk) isNew(before risk) bool {
+	return r.arguments != "" && r.arguments != before.arguments || r.policy != "" && r.policy != before.policy || r.missing != "" && r.missing != before.missing
+}
+
+// joinRisks joins the texts that are not empty.
+func joinRisks(texts ...string) string {
+	return strings.Join(slices.DeleteFunc(texts, func(s string) bool { return s == "" }), "; ")
 }
 
 // Warnings returns a text for each queue that loses messages, or may lose some, with the
@@ -51,7 +60,7 @@ func (b *Broker) setRisk(queue string, change func(*risk)) {
 		return
 	}
 	b.risks[queue] = r
-	if r.arguments != "" && r.arguments != before.arguments || r.missing != "" && r.missing != before.missing {
+	if r.isNew(before) {
 		b.log.Warn("RabbitMQ can drop or move messages of a queue, see docs/queues.md", "queue", queue, "reason", r.String())
 	}
 }
@@ -149,16 +158,18 @@ func inequivalence(answer error) (name string, value any, ok bool) {
 
 // riskOf returns how a queue with these arguments may lose messages; "" if it does not.
 func riskOf(args amqp.Table) string {
+	return describeRisk(args, func(name string) string { return "it has the argument " + name })
+}
+
+// describeRisk is riskOf with another text for the name of an argument.
+func describeRisk(args amqp.Table, called func(name string) string) string {
 	var risks []string
 	add := func(name, text string) {
 		if v, exists := args[name]; exists {
-			risks = append(risks, fmt.Sprintf("it has the argument %s %v: %s", name, v, text))
+			risks = append(risks, fmt.Sprintf("%s %v: %s", called(name), v, text))
 		}
 	}
-	dropped := "dropped"
-	if _, exists := args["x-dead-letter-exchange"]; exists {
-		dropped = "moved to where its dead-letter exchange leads"
-	}
+	dropped := droppedOr(args)
 	if args["x-queue-type"] == "stream" {
 		risks = append(risks, "it is a stream, which drops old messages, and from which no message can be removed")
 	}
@@ -170,4 +181,12 @@ func riskOf(args amqp.Table) string {
 	add("x-message-ttl", "messages are "+dropped+" after a number of milliseconds")
 	add("x-expires", "RabbitMQ deletes the queue when it was not used for a number of milliseconds")
 	return strings.Join(risks, "; ")
+}
+
+// droppedOr says what happens to a message that a queue with these arguments does not keep.
+func droppedOr(args amqp.Table) string {
+	if _, exists := args["x-dead-letter-exchange"]; exists {
+		return "moved to where its dead-letter exchange leads"
+	}
+	return "dropped"
 }

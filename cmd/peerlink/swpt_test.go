@@ -66,16 +66,21 @@ type running struct {
 
 func (n *swptNode) start(args ...string) *running {
 	n.t.Helper()
-	p := &running{n.command(args...), n.t, new(lockedBuffer), make(chan struct{})}
+	return start(n.t, n.command(args...))
+}
+
+func start(t *testing.T, c *exec.Cmd) *running {
+	t.Helper()
+	p := &running{c, t, new(lockedBuffer), make(chan struct{})}
 	p.Stdout, p.Stderr = p.output, p.output
 	if err := p.Start(); err != nil {
-		n.t.Fatal(err)
+		t.Fatal(err)
 	}
 	go func() {
 		defer close(p.exited)
 		_ = p.Wait() // see code
 	}()
-	n.t.Cleanup(func() { p.Process.Kill(); <-p.exited })
+	t.Cleanup(func() { p.Process.Kill(); <-p.exited })
 	return p
 }
 

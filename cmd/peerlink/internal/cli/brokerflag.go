@@ -56,6 +56,12 @@ func deadLetterSuffixFlag(c *cobra.Command, v *string) {
 	fromEnv(c.Flags(), "dead-letter-suffix", "PEERLINK_DEAD_LETTER_SUFFIX")
 }
 
+// managementFlag adds the flag for the URL of RabbitMQ's management plugin.
+func managementFlag(c *cobra.Command, v *string) {
+	c.Flags().StringVar(v, "management", "", "the `URL` of RabbitMQ's management plugin, which shows policies that drop messages, and types of queues; only \"doctor\" has a default, the usual port on the host of --broker")
+	fromEnv(c.Flags(), "management", "PEERLINK_MANAGEMENT")
+}
+
 // queueTypeFlag adds the flag for the type of RabbitMQ's queues.
 func queueTypeFlag(c *cobra.Command, v *string) {
 	c.Flags().StringVar(v, "queue-type", string(rabbitmq.Classic), "`TYPE` of the queues made in RabbitMQ: classic or quorum")
@@ -70,6 +76,8 @@ func openRabbitMQ(url string, o rabbitmq.Options) (*rabbitmq.Broker, error) {
 	}
 	b, err := rabbitmq.Open(url, o)
 	switch {
+	case errors.Is(err, rabbitmq.ErrManagementURL):
+		return nil, usagef("--management: %v", err)
 	case errors.Is(err, rabbitmq.ErrInvalid):
 		return nil, usagef("--dead-letter-suffix: %v", err)
 	case err != nil:

@@ -23,8 +23,7 @@ import (
 // doctorFlags are the flags of "doctor": those of "serve", so that it looks at what the service uses.
 type doctorFlags struct {
 	serveFlags
-	management string
-	json       bool
+	json bool
 }
 
 // unusedByDoctor are the flags of "serve" that "doctor" accepts, so that it can be given the same ones, and
@@ -68,8 +67,6 @@ The exit code is 1 if a check has failed; warnings alone give 0.`,
 	for _, name := range unusedByDoctor {
 		_ = c.Flags().MarkHidden(name) // fails only for a flag that does not exist
 	}
-	c.Flags().StringVar(&f.management, "management", "", "the `URL` of RabbitMQ's management plugin, which shows policies and types of queues; default its usual port on the host of --broker")
-	fromEnv(c.Flags(), "management", "PEERLINK_MANAGEMENT")
 	jsonFlag(c, &f.json)
 	return c
 }

@@ -42,6 +42,8 @@ set aside, since when the oldest of the latter is, and since when the oldest tha
 waits has waited (on a terminal, how long ago that is). RabbitMQ does not count
 what a service has taken to send it, and does not record since when. Messages that
 a service on this machine can not even set aside are listed beside the table.
+Limits of a queue in RabbitMQ that drop messages are listed there, too; those that
+a policy sets only with --management.
 
 With the embedded broker, it also lists queues with messages that belong to no
 peer in the node's directory (after an older directory was put back, for example):
@@ -58,6 +60,7 @@ sent for which there was no peer is in queues like creditors_out.unroutable.`,
 		},
 	}
 	a.queueFlags(c, &f)
+	managementFlag(c, &f.management)
 	jsonFlag(c, &asJSON)
 	return c
 }
@@ -111,6 +114,13 @@ func (a *app) listQueues(cmd *cobra.Command, k *queueAdmin, asJSON bool) error {
 		line.Waiting, line.SetAside, line.Oldest = contents.Waiting, contents.DeadLetters, contents.Oldest.UTC()
 		line.OldestWaiting = contents.OldestWaiting.UTC()
 		line.Warning = contents.Warning
+		if line.Exists && k.policyWarning != nil {
+			text, err := k.policyWarning(cmd.Context(), q.name)
+			if err != nil {
+				return fmt.Errorf("policies of queues: %w", err)
+			}
+			line.Warning = joinWarnings(line.Warning, text)
+		}
 		line.Held = held[q.name]
 		lines = append(lines, line)
 	}
@@ -177,6 +187,14 @@ func (a *app) showQueues(lines []queueLine) {
 		}
 	}
 	a.showGrid(queues)
+}
+
+// joinWarnings joins two warnings, each of which may be empty.
+func joinWarnings(one, other string) string {
+	if one == "" || other == "" {
+		return one + other
+	}
+	return one + "; " + other
 }
 
 // formatTime formats a time for display.

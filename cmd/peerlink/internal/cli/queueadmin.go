@@ -20,7 +20,7 @@ import (
 )
 
 // queueFlags are the flags for the location of a node's queues, the same as for the service.
-type queueFlags struct{ broker, queuePattern, deadLetterSuffix, state string }
+type queueFlags struct{ broker, queuePattern, deadLetterSuffix, management, state string }
 
 // queueFlags adds the flags for the location of the queues.
 func (a *app) queueFlags(c *cobra.Command, f *queueFlags) {
@@ -43,6 +43,9 @@ type queueAdmin struct {
 	// nonEmpty returns the names of all queues and inboxes with messages. It is nil if the
 	// broker does not list its queues.
 	nonEmpty func(context.Context) ([]string, error)
+	// policyWarning returns how a queue may lose messages because of policies. It is nil if
+	// policies can not be read.
+	policyWarning func(ctx context.Context, queue string) (string, error)
 }
 
 // openQueueAdmin opens the broker. A service may be using it at the same time.
@@ -57,8 +60,8 @@ func (a *app) openQueueAdmin(cmd *cobra.Command, f queueFlags) (*queueAdmin, err
 	// Only errors are logged; everything else is in the service's log.
 	log := slog.New(slog.NewTextHandler(a.stderr, &slog.HandlerOptions{Level: slog.LevelError}))
 	if f.broker == embeddedBroker {
-		if f.queuePattern != string(link.DefaultQueuePattern) || f.deadLetterSuffix != defaultDeadLetterSuffix {
-			return nil, usagef("--queue-pattern and --dead-letter-suffix are for RabbitMQ, and the broker is the embedded one")
+		if f.queuePattern != string(link.DefaultQueuePattern) || f.deadLetterSuffix != defaultDeadLetterSuffix || f.management != "" {
+			return nil, usagef("--queue-pattern, --dead-letter-suffix and --management are for RabbitMQ, and the broker is the embedded one")
 		}
 		path, err := existingStore(cmd.Context(), d, f.state)
 		if err != nil {
@@ -81,11 +84,15 @@ func (a *app) openQueueAdmin(cmd *cobra.Command, f queueFlags) (*queueAdmin, err
 	if err != nil {
 		return nil, usagef("--queue-pattern: %v", err)
 	}
-	b, err := openRabbitMQ(f.broker, rabbitmq.Options{Logger: log, QueueType: rabbitmq.Classic, DeadLetterSuffix: f.deadLetterSuffix})
+	b, err := openRabbitMQ(f.broker, rabbitmq.Options{Logger: log, QueueType: rabbitmq.Classic, DeadLetterSuffix: f.deadLetterSuffix, Management: f.management})
 	if err != nil {
 		return nil, err
 	}
-	return &queueAdmin{DeadLetters: b, dir: d, pattern: pattern, allQueues: true, Close: b.Close}, nil
+	k := &queueAdmin{DeadLetters: b, dir: d, pattern: pattern, allQueues: true, Close: b.Close}
+	if f.management != "" {
+		k.policyWarning = b.PolicyWarning
+	}
+	return k, nil
 }
 
 // existingStore returns the path of the embedded broker's file. It fails if the file does not

@@ -31,6 +31,7 @@ type serveFlags struct {
 	serverCert, serverKey string
 	broker, queuePattern  string
 	deadLetterSuffix      string
+	management            string
 	queueType             string
 	state, localListen    string
 	logLevel, logFormat   string
@@ -151,6 +152,7 @@ func (f *serveFlags) add(a *app, c *cobra.Command) {
 	brokerFlag(c, &f.broker)
 	queuePatternFlag(c, &f.queuePattern)
 	deadLetterSuffixFlag(c, &f.deadLetterSuffix)
+	managementFlag(c, &f.management)
 	queueTypeFlag(c, &f.queueType)
 	a.stateFlag(c, &f.state)
 	flags.StringVar(&f.localListen, "local-listen", "127.0.0.1:61613", "loopback `ADDRESS` for the node's applications, \"none\" for the Unix socket only")
@@ -266,8 +268,8 @@ func (a *app) serviceConfig(ctx context.Context, f *serveFlags, log *slog.Logger
 // the embedded broker, because that writes files.
 func (f *serveFlags) setBroker(cfg *link.Config) error {
 	if f.broker == embeddedBroker {
-		if f.queuePattern != string(link.DefaultQueuePattern) || f.queueType != string(rabbitmq.Classic) || f.deadLetterSuffix != defaultDeadLetterSuffix {
-			return usagef("--queue-pattern, --queue-type and --dead-letter-suffix are for RabbitMQ, and the broker is the embedded one")
+		if f.queuePattern != string(link.DefaultQueuePattern) || f.queueType != string(rabbitmq.Classic) || f.deadLetterSuffix != defaultDeadLetterSuffix || f.management != "" {
+			return usagef("--queue-pattern, --queue-type, --dead-letter-suffix and --management are for RabbitMQ, and the broker is the embedded one")
 		}
 		return nil
 	}
@@ -276,7 +278,7 @@ func (f *serveFlags) setBroker(cfg *link.Config) error {
 		return usagef("--queue-pattern: %v", err)
 	}
 	b, err := openRabbitMQ(f.broker, rabbitmq.Options{
-		Logger: cfg.Log, QueueType: rabbitmq.QueueType(f.queueType), DeadLetterSuffix: f.deadLetterSuffix,
+		Logger: cfg.Log, QueueType: rabbitmq.QueueType(f.queueType), DeadLetterSuffix: f.deadLetterSuffix, Management: f.management,
 		ConnectTimeout: f.timeouts.connect, ConfirmTimeout: f.timeouts.confirm,
 	})
 	if err != nil {
