@@ -71,7 +71,7 @@ func DialNode(ctx context.Context, stateDir, owner string) (*Client, error) {
 	}
 	path := filepath.Join(stateDir, passcodeFile)
 	secret, err := readPasscode(path)
-	if errors.Is(err, fs.ErrNotExist) { // a generated passcode is removed when a door with a TCP port is closed
+	if errors.Is(err, fs.ErrNotExist) { // a generated passcode is made invalid when a door with a TCP port is closed
 		return nil, fmt.Errorf("%w: %w; start \"peerlink serve\" again", errNotOpen, err)
 	}
 	if err != nil {

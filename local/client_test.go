@@ -159,6 +159,46 @@ func TestPasscodeOfTCPIsNew(t *testing.T) {
 	}
 }
 
+// A passcode is replaced by a new one in place, whether or not the door before was closed: if the space of the
+// old one was given up, a program that fills the disk could take it, and the door could not be opened. No passcode
+// is valid while the door is closed.
+func TestPasscodeNeedsNoNewSpace(t *testing.T) {
+	dir := stateDir(t)
+	path := filepath.Join(dir, passcodeFile)
+	var first fs.FileInfo
+	used := make(map[string]bool)
+	for n := range 3 {
+		d, err := openOnly(t, dir, "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		info, err := os.Stat(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if first == nil {
+			first = info
+		}
+		secret, err := readPasscode(path)
+		if err != nil || used[secret] || !isGenerated(secret) || info.Size() != first.Size() || !os.SameFile(info, first) {
+			t.Errorf("door %d: passcode %q, %v, in a file of %d bytes; it must be new, and in the same file of %d bytes", n, secret, err, info.Size(), first.Size())
+		}
+		used[secret] = true
+		if n == 1 {
+			if err := d.closeListeners(); err != nil { // like a crash
+				t.Fatal(err)
+			}
+			continue
+		}
+		if err := d.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if secret, err := readPasscode(path); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("door %d is closed, and the passcode is %q, %v", n, secret, err)
+		}
+	}
+}
+
 // If no door is open, Dial returns errNotOpen.
 func TestDialNotOpen(t *testing.T) {
 	h := newHouse(t, nil)

@@ -95,7 +95,7 @@ type Door struct {
 
 // Open opens the door, and generates the passcode if the file does not exist: clients can
 // connect, and wait for [Door.Serve]. With a TCP port, a generated passcode is always
-// replaced by a new one, and is removed when the door is closed. Open returns an error if
+// replaced by a new one, and is made invalid when the door is closed. Open returns an error if
 // the address is not a loopback address, if other users can read the passcode, if a door
 // is open on the state folder already, or if it cannot listen.
 func Open(cfg Config) (*Door, error) { return open(cfg, defaultBounds()) }
@@ -137,7 +137,7 @@ func open(cfg Config, b bounds) (*Door, error) {
 // open listens, and only then generates the passcode: no other process that has listened
 // on the port before can have received it.
 func (d *Door) open(stateDir, address string) error {
-	if err := d.removeOldPasscode(stateDir, address); err != nil {
+	if err := d.invalidateOldPasscode(stateDir, address); err != nil {
 		return err
 	}
 	if err := d.listen(stateDir, address); err != nil {
@@ -166,7 +166,7 @@ const addressFilePause = time.Second
 // awaitAddressFile tries again to write the address file until it is written, unless open
 // has written it. It returns false if ctx is done before. Until the file is written no
 // connection is accepted by TCP: otherwise the next door could not determine that there
-// was a TCP port (see removeOldPasscode).
+// was a TCP port (see invalidateOldPasscode).
 func (d *Door) awaitAddressFile(ctx context.Context) bool {
 	if d.retryAddresses == nil {
 		return true
@@ -180,19 +180,19 @@ func (d *Door) awaitAddressFile(ctx context.Context) bool {
 	return false
 }
 
-// removeOldPasscode removes a generated passcode before a door with a TCP port opens, or
-// if the previous door had a TCP port and crashed, so that it did not remove the passcode
+// invalidateOldPasscode makes a generated passcode invalid before a door with a TCP port opens, or
+// if the previous door had a TCP port and crashed, so that it did not do that
 // (also if its address file cannot be read, so that this cannot be excluded): another
 // process may have listened on the port since, and received the passcode. A passcode
 // chosen by the operator is kept; after a crash, a warning is logged.
-func (d *Door) removeOldPasscode(stateDir, address string) error {
+func (d *Door) invalidateOldPasscode(stateDir, address string) error {
 	last, err := readAddresses(stateDir)
 	crashed := !errors.Is(err, errNotOpen) && (err != nil || last.TCP != "")
 	if !crashed && !wantsTCP(address) {
 		return nil
 	}
 	path := filepath.Join(stateDir, passcodeFile)
-	chosen, err := removeGenerated(path)
+	chosen, err := invalidateGenerated(path)
 	if chosen && crashed {
 		d.log.Warn("the service did not end in good order, and others may have listened on the port for applications meanwhile and have been shown the passcode, which was chosen by hand: choose another", "file", path, "port", last.TCP)
 	}
@@ -246,8 +246,8 @@ func (d *Door) doClose(stateDir string) error {
 		err = nil
 	}
 	if d.addresses.TCP != "" { // without the file, no application sends the passcode to the next process that listens on the port
-		_, removeErr := removeGenerated(filepath.Join(stateDir, passcodeFile))
-		err = errors.Join(err, removeErr)
+		_, passcodeErr := invalidateGenerated(filepath.Join(stateDir, passcodeFile))
+		err = errors.Join(err, passcodeErr)
 	}
 	return errors.Join(err, d.closeListeners())
 }

@@ -1,6 +1,7 @@
 package local
 
 import (
+	"cmp"
 	"crypto/rand"
 	"crypto/sha256"
 	"crypto/subtle"
@@ -24,6 +25,11 @@ const (
 	// passcode could be guessed, a longer one does not fit into a header.
 	minPasscode, maxPasscode = 16, 250
 )
+
+// noPasscode is what the file contains while there is no passcode, because the door is closed. It can be no
+// passcode, and is as long as a generated one: a file that is overwritten with as many bytes needs no more space
+// on most file systems, so that the door can be opened although the disk is full.
+const noPasscode = "the service is not running"
 
 // errExposed means that other users than the node's may have access to the passcode file.
 var errExposed = errors.New("local: passcode is not secret")
@@ -58,9 +64,14 @@ func openPasscode(stateDir string) (*passcode, error) {
 	return &passcode{path: path, digest: sha256.Sum256([]byte(secret))}, nil
 }
 
-// generatePasscode writes a new passcode to the file unless the file exists.
+// generatePasscode writes a new passcode to the file unless the file contains one.
 func generatePasscode(path string) error {
-	if _, err := os.Lstat(path); !errors.Is(err, fs.ErrNotExist) {
+	if _, err := os.Lstat(path); err == nil {
+		if _, err = readPasscode(path); errors.Is(err, fs.ErrNotExist) {
+			return overwrite(path, newPasscode())
+		}
+		return nil // the caller reads it again
+	} else if !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
 	err := durable.Create(path, []byte(newPasscode()+"\n"), 0o600)
@@ -78,9 +89,9 @@ func isGenerated(s string) bool {
 	return len(s) == 26 && strings.Trim(s, "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567") == ""
 }
 
-// removeGenerated removes the file if its passcode was generated. It reports whether the
+// invalidateGenerated makes the passcode in the file invalid if it was generated. It reports whether the
 // file exists and contains a passcode chosen by the operator.
-func removeGenerated(path string) (chosen bool, err error) {
+func invalidateGenerated(path string) (chosen bool, err error) {
 	secret, err := readPasscode(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
@@ -90,14 +101,25 @@ func removeGenerated(path string) (chosen bool, err error) {
 	case !isGenerated(secret):
 		return true, nil
 	}
-	if err := os.Remove(path); err != nil {
-		return false, fmt.Errorf("remove the passcode for local applications: %w", err)
+	if err := overwrite(path, noPasscode); err != nil {
+		return false, fmt.Errorf("overwrite the passcode for local applications: %w", err)
 	}
 	return false, nil
 }
 
+// overwrite replaces the line in the file, which contains a generated passcode or noPasscode, in place by another
+// one of the same length.
+func overwrite(path, line string) error {
+	f, err := os.OpenFile(path, os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteAt([]byte(line+"\n"), 0)
+	return cmp.Or(err, f.Sync(), f.Close())
+}
+
 // readPasscode reads the file. It returns errExposed if other users have access to the file,
-// or if it belongs to another user.
+// or if it belongs to another user, and [fs.ErrNotExist] if there is no passcode.
 func readPasscode(path string) (string, error) {
 	f, err := os.Open(path)
 	if err != nil {
@@ -125,6 +147,9 @@ func readPasscode(path string) (string, error) {
 		return "", fmt.Errorf("read passcode for local applications: %w", err)
 	}
 	secret := strings.TrimSuffix(strings.TrimSuffix(string(text), "\n"), "\r")
+	if secret == noPasscode {
+		return "", fmt.Errorf("there is no passcode for local applications in %s now: %w", path, fs.ErrNotExist)
+	}
 	if len(secret) < minPasscode || len(secret) > maxPasscode || strings.ContainsFunc(secret, isForbidden) {
 		return "", fmt.Errorf("%s is not a passcode: expected one line of %d to %d printable ASCII characters without spaces; remove it, and a new one is made at the next start",
 			path, minPasscode, maxPasscode)
