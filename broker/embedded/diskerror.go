@@ -87,12 +87,13 @@ func isFull(err error) bool {
 	return errors.Is(err, ErrFull) || isNoRoom(err) || code(err)&0xff == sqlite3.SQLITE_FULL
 }
 
-// isWriteError reports whether SQLite failed to write, sync or resize a file, or to open or map
+// isWriteError reports whether SQLite failed to write, sync or resize a file, or to open, map or use
 // "-shm". The code does not distinguish missing space, as with a quota, from other reasons.
 func isWriteError(err error) bool {
 	switch code(err) {
 	case sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_FSYNC, sqlite3.SQLITE_IOERR_TRUNCATE,
-		sqlite3.SQLITE_IOERR_SHMSIZE, sqlite3.SQLITE_IOERR_SHMMAP, sqlite3.SQLITE_IOERR_SHMOPEN:
+		sqlite3.SQLITE_IOERR_SHMSIZE, sqlite3.SQLITE_IOERR_SHMMAP, sqlite3.SQLITE_IOERR_SHMOPEN,
+		sqlite3.SQLITE_IOERR_IN_PAGE:
 		return true
 	}
 	return false
