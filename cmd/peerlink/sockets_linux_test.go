@@ -114,11 +114,12 @@ func TestServeWithSockets(t *testing.T) {
 			t.Errorf("the service ended with %v\n%s", err, s.log())
 		}
 	}()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	deadline := time.Now().Add(time.Minute)
+	ctx, cancel := context.WithDeadline(t.Context(), deadline)
 	defer cancel()
 	for i, name := range names {
 		nc := waiting[i]
-		if err := nc.SetDeadline(time.Now().Add(time.Minute)); err != nil {
+		if err := nc.SetDeadline(deadline); err != nil {
 			t.Fatal(err)
 		}
 		switch name {

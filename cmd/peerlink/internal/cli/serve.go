@@ -358,6 +358,7 @@ func serveEmbedded(ctx context.Context, f serveFlags, cfg link.Config, level *sl
 		return err
 	}
 	defer unlock()
+	go warnOtherStores(ctx, d, state, log) // a service that hangs must not delay this one
 	store, err := openStore(d, storePath(state), embedded.Options{
 		Logger: log, Service: true,
 		PeerQuota: int64(f.limits.quota), MinFree: minFree, Reserve: reserve,
