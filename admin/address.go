@@ -51,8 +51,9 @@ func (a Address) String() string {
 	return a.address
 }
 
-// listen listens on the address. exposed reports whether other machines can reach it.
-func (a Address) listen(allowExposed bool) (l net.Listener, exposed bool, err error) {
+// listen listens on the address, unless there is a listener for it already. exposed reports whether
+// other machines can reach it.
+func (a Address) listen(open net.Listener, allowExposed bool) (l net.Listener, exposed bool, err error) {
 	if a.network == "unix" {
 		l, err = socket.Listen(a.address)
 	} else {
@@ -62,6 +63,9 @@ func (a Address) listen(allowExposed bool) (l net.Listener, exposed bool, err er
 		}
 		if exposed = !tcp.IP.IsLoopback(); exposed && !allowExposed {
 			return nil, true, fmt.Errorf("%w: %s; use a loopback address, or allow this one with --admin-exposed", ErrExposed, a.address)
+		}
+		if open != nil {
+			return open, exposed, nil
 		}
 		l, err = net.ListenTCP("tcp", tcp)
 	}

@@ -52,6 +52,8 @@ import (
 type Listen struct {
 	// Address is in the form of [ParseAddress].
 	Address string
+	// Listener is a listener at this TCP address that is open already, or nil. The server closes it.
+	Listener net.Listener
 	// Exposed permits an Address that other machines can reach.
 	Exposed bool
 	// Optional means that a failure to listen there is only logged.
@@ -146,7 +148,7 @@ func (s *Server) listen(where Listen) error {
 	if err != nil {
 		return err
 	}
-	l, exposed, err := a.listen(where.Exposed)
+	l, exposed, err := a.listen(where.Listener, where.Exposed)
 	if err != nil {
 		return err
 	}

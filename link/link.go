@@ -67,7 +67,7 @@ type Service struct {
 	acceptor   *acceptor
 	reconciler *reconciler
 	started    time.Time
-	listen     atomic.Pointer[net.Addr] // where peers connect; nil before Run
+	listen     atomic.Pointer[net.Addr] // where peers connect, the first of several; nil before Run
 }
 
 // shared is what all goroutines of a [Service], [QueueSender] or [QueueDrainer] use.
@@ -118,21 +118,21 @@ func NewReceiveOnly(cfg Config) *Service {
 	return s
 }
 
-// Run keeps the links until ctx is done. Peers connect to listener, which Run closes.
+// Run keeps the links until ctx is done. Peers connect to the listeners, at least one, which Run closes.
 // When ctx is done, Run stops accepting connections, confirms to the peers what is
 // stored, waits for the confirmations of sent messages, disconnects and returns nil. It
 // returns an error only if it cannot start or continue at all.
-func (s *Service) Run(ctx context.Context, listener net.Listener) error {
+func (s *Service) Run(ctx context.Context, listeners ...net.Listener) error {
 	defer s.logLimiter.Close()
 	defer s.acceptor.unauthenticatedLog.Close()
-	addr := listener.Addr()
+	addr := listeners[0].Addr()
 	s.listen.Store(&addr)
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	graceCtx, cancel := s.graceContext(ctx, context.WithoutCancel(ctx))
 	defer cancel()
 	if err := s.reconciler.reconcile(ctx, graceCtx); err != nil {
-		listener.Close()
+		closeAll(listeners)
 		return err
 	}
 	s.warnFewOpenFiles()
@@ -141,8 +141,10 @@ func (s *Service) Run(ctx context.Context, listener net.Listener) error {
 	if s.cfg.Serving != nil {
 		s.cfg.Serving()
 	}
-	failed := make(chan error, 2)
-	s.wg.Go(func() { failed <- s.acceptor.accept(ctx, graceCtx, listener) })
+	failed := make(chan error, 1+len(listeners))
+	for _, l := range listeners {
+		s.wg.Go(func() { failed <- s.acceptor.accept(ctx, graceCtx, l) })
+	}
 	s.wg.Go(func() {
 		if err := s.reconciler.reconcileLoop(ctx, graceCtx); err != nil {
 			failed <- err
@@ -158,7 +160,7 @@ func (s *Service) Run(ctx context.Context, listener net.Listener) error {
 	}
 	stopped := ctx.Err() != nil
 	stop()
-	listener.Close()
+	closeAll(listeners)
 	s.reconciler.setHealth(errNotServing)
 	s.log.Info("stopping", "drain_timeout", s.cfg.DrainTimeout)
 	s.wg.Wait()
@@ -166,6 +168,12 @@ func (s *Service) Run(ctx context.Context, listener net.Listener) error {
 		return nil
 	}
 	return err
+}
+
+func closeAll(listeners []net.Listener) {
+	for _, l := range listeners {
+		l.Close()
+	}
 }
 
 // graceContext returns a context that outlives ctx, so that connections can end in good

@@ -34,7 +34,9 @@ type Config struct {
 	StateDir string // folder for the passcode, the Unix socket and the addresses; it must exist
 	// Listen is a loopback address and port, such as 127.0.0.1:61613; port 0 means any
 	// free port. With "" or "none" there is only the Unix socket.
-	Listen    string
+	Listen string
+	// TCP is a listener at the address Listen that is open already, or nil. A door that is open closes it.
+	TCP       net.Listener
 	Inbox     string   // name in the destination of SUBSCRIBE: "accounts_in", "creditors_in" or "debtors_in"
 	Exchanges []string // names in the destinations of SEND: "to_creditors", "to_debtors", "creditors_out" or "debtors_out"
 	// Owner identifies the node, as in [embedded.Options], so that [DialNode] can check
@@ -128,7 +130,7 @@ func open(cfg Config, b bounds) (*Door, error) {
 		return nil, err
 	}
 	d.close = sync.OnceValue(func() error { return d.doClose(cfg.StateDir) })
-	if err := d.open(cfg.StateDir, cfg.Listen); err != nil {
+	if err := d.open(cfg.StateDir, cfg.Listen, cfg.TCP); err != nil {
 		return nil, errors.Join(err, d.closeListeners())
 	}
 	return d, nil
@@ -136,11 +138,11 @@ func open(cfg Config, b bounds) (*Door, error) {
 
 // open listens, and only then generates the passcode: no other process that has listened
 // on the port before can have received it.
-func (d *Door) open(stateDir, address string) error {
+func (d *Door) open(stateDir, address string, tcp net.Listener) error {
 	if err := d.invalidateOldPasscode(stateDir, address); err != nil {
 		return err
 	}
-	if err := d.listen(stateDir, address); err != nil {
+	if err := d.listen(stateDir, address, tcp); err != nil {
 		return err
 	}
 	var err error
@@ -204,7 +206,7 @@ func wantsTCP(address string) bool { return address != "" && address != "none" }
 
 // listen opens the Unix socket and, if there is an address, the TCP port. If the path of the
 // socket is too long, it opens only the TCP port.
-func (d *Door) listen(stateDir, address string) error {
+func (d *Door) listen(stateDir, address string, tcp net.Listener) error {
 	wantTCP := wantsTCP(address)
 	unix, err := listenUnix(filepath.Join(stateDir, socketFile))
 	switch {
@@ -217,8 +219,7 @@ func (d *Door) listen(stateDir, address string) error {
 		return err
 	}
 	if wantTCP {
-		tcp, err := listenTCP(address)
-		if err != nil {
+		if tcp, err = listenTCP(address, tcp); err != nil {
 			return err
 		}
 		d.listeners = append(d.listeners, tcp)

@@ -16,8 +16,8 @@ var (
 	errInUse = errors.New("local: door is open already")
 )
 
-// listenTCP listens on a loopback address.
-func listenTCP(address string) (net.Listener, error) {
+// listenTCP listens on a loopback address, unless there is a listener for it already.
+func listenTCP(address string, open net.Listener) (net.Listener, error) {
 	tcp, err := net.ResolveTCPAddr("tcp", address)
 	if err != nil {
 		return nil, fmt.Errorf("listen for local applications on %q: %w; expected an address like %s", address, err, defaultListen)
@@ -25,6 +25,9 @@ func listenTCP(address string) (net.Listener, error) {
 	if !tcp.IP.IsLoopback() {
 		return nil, fmt.Errorf("%w: refused to listen for local applications on %q, which other machines could reach without encryption; expected an address like %s",
 			errNotLoopback, address, defaultListen)
+	}
+	if open != nil {
+		return open, nil
 	}
 	l, err := net.ListenTCP("tcp", tcp)
 	if err != nil {

@@ -11,16 +11,6 @@ import (
 	"testing"
 )
 
-// schemaV3 creates the tables of version 3, as a file has them that was created with version 1.
-const schemaV3 = schemaV1 + `
-ALTER TABLE messages ADD COLUMN peer TEXT NOT NULL DEFAULT '';
-CREATE TABLE usage (peer TEXT PRIMARY KEY, bytes INTEGER NOT NULL) STRICT, WITHOUT ROWID;
-ALTER TABLE messages ADD COLUMN epoch INTEGER NOT NULL DEFAULT 0;
-CREATE TABLE store (owner TEXT NOT NULL, closed INTEGER NOT NULL) STRICT;
-INSERT INTO store VALUES ('', 1);
-PRAGMA user_version = 3;
-`
-
 // insertV3 returns SQL that inserts a message as a program with schema version 3 does.
 func insertV3(queue, seq int, peer, headers string, body int) string {
 	return fmt.Sprintf("INSERT INTO messages (queue, seq, arrived, type, content_type, routing_key, headers, body, peer, epoch)"+
@@ -35,7 +25,7 @@ func fileV3(t *testing.T, n int) (path string) {
 	if err := os.WriteFile(path, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	sql := schemaV3 + fmt.Sprintf("INSERT INTO queues VALUES (1, 'accounts_in', %d, %d), (2, 'to.x', %[1]d, %[2]d);", n+1, n) +
+	sql := schemaV3 + "PRAGMA user_version = 3;" + fmt.Sprintf("INSERT INTO queues VALUES (1, 'accounts_in', %d, %d), (2, 'to.x', %[1]d, %[2]d);", n+1, n) +
 		"INSERT INTO usage VALUES ('a', 17), ('b', 1000000000), ('gone', 5);"
 	for seq := 1; seq <= n; seq++ {
 		sql += insertV3(1, seq, string(rune('a'+seq%2)), []string{"", "n=1", `n="ä"`}[seq%3], seq*157%9000) + insertV3(2, seq, "", "", 10)

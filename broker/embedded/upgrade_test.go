@@ -2,6 +2,7 @@ package embedded
 
 import (
 	"database/sql/driver"
+	"fmt"
 	"os"
 	"path/filepath"
 	"testing"
@@ -55,27 +56,56 @@ CREATE TABLE set_aside (
 ) STRICT, WITHOUT ROWID;
 `
 
-// A store of an older version is upgraded when it is opened, without losing messages, and
-// then has the same schema as a new one.
+// The tables of later versions, as a file has them that was created with version 1. They must never be changed: such
+// files exist.
+const (
+	schemaV2 = schemaV1 + `
+ALTER TABLE messages ADD COLUMN peer TEXT NOT NULL DEFAULT '';
+CREATE TABLE usage (peer TEXT PRIMARY KEY, bytes INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+`
+	schemaV3 = schemaV2 + `
+ALTER TABLE messages ADD COLUMN epoch INTEGER NOT NULL DEFAULT 0;
+CREATE TABLE store (owner TEXT NOT NULL, closed INTEGER NOT NULL) STRICT;
+INSERT INTO store VALUES ('', 1);
+`
+	schemaV4 = schemaV3 + `
+ALTER TABLE messages ADD COLUMN counted INTEGER NOT NULL DEFAULT -1;
+ALTER TABLE store ADD COLUMN counting INTEGER NOT NULL DEFAULT 0;
+`
+)
+
+// schemas are the schemas of all versions, beginning with version 1.
+var schemas = []string{schemaV1, schemaV2, schemaV3, schemaV4}
+
+// A store of each version is opened by the present program, upgraded if it is older, without losing messages, and then has
+// the same schema as a new one.
 func TestUpgrade(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "messages.db")
-	if err := os.WriteFile(path, nil, 0o600); err != nil {
-		t.Fatal(err)
+	if len(schemas) != schemaVersion {
+		t.Fatalf("the present schema version is %d: expected a schema of each version in this test, got %d", schemaVersion, len(schemas))
 	}
-	c, err := openConn(path)
-	if err != nil {
-		t.Fatal(err)
+	created := columnsOf(t, openTest(t, Options{}).path)
+	for i, schema := range schemas {
+		t.Run(fmt.Sprintf("version %d", i+1), func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "messages.db")
+			if err := os.WriteFile(path, nil, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			const insert = "INSERT INTO messages (queue, seq, arrived, type, content_type, routing_key, headers, body) VALUES "
+			execFile(t, path, fmt.Sprintf("%s PRAGMA user_version = %d;", schema, i+1)+`
+				INSERT INTO queues VALUES (1, 'accounts_in', 3, 2), (2, 'peer.x.0', 2, 1);
+				INSERT INTO bindings VALUES ('x', 'to_creditors', '#', 0, 2);
+				`+insert+`(1, 1, 0, 'A', 'text/plain', 'k', 'n=1', CAST('one' AS BLOB)), (1, 2, 0, 'A', 'text/plain', 'k', '', CAST('two' AS BLOB)), (2, 1, 0, 'B', '', '', '', CAST('three' AS BLOB))`)
+			checkUpgraded(t, path)
+			if upgraded := columnsOf(t, path); upgraded != created {
+				t.Errorf("the old store has become\n%sand a new one is\n%s", upgraded, created)
+			}
+		})
 	}
-	const insert = "INSERT INTO messages (queue, seq, arrived, type, content_type, routing_key, headers, body) VALUES "
-	if err := c.exec(schemaV1 + `PRAGMA user_version = 1;
-		INSERT INTO queues VALUES (1, 'accounts_in', 3, 2), (2, 'peer.x.0', 2, 1);
-		INSERT INTO bindings VALUES ('x', 'to_creditors', '#', 0, 2);
-		` + insert + `(1, 1, 0, 'A', 'text/plain', 'k', 'n=1', CAST('one' AS BLOB)), (1, 2, 0, 'A', 'text/plain', 'k', '', CAST('two' AS BLOB)), (2, 1, 0, 'B', '', '', '', CAST('three' AS BLOB))`); err != nil {
-		t.Fatal(err)
-	}
-	if err := c.close(); err != nil {
-		t.Fatal(err)
-	}
+}
+
+// checkUpgraded opens the store of TestUpgrade, and checks its messages.
+func checkUpgraded(t *testing.T, path string) {
+	t.Helper()
 	other := openFile(t, path, Options{Service: true})
 	<-other.counted
 	s := openFile(t, path, Options{})
@@ -90,28 +120,27 @@ func TestUpgrade(t *testing.T) {
 	ack(t, sub, seqs...)
 	wantQueued(t, s, "accounts_in")
 	checkUsage(t, s, "a")
+}
 
-	var upgraded, created string
-	for path, columns := range map[string]*string{path: &upgraded, openTest(t, Options{}).path: &created} {
-		c, err := openConn(path)
+// columnsOf returns the columns of all tables of a store.
+func columnsOf(t *testing.T, path string) (columns string) {
+	t.Helper()
+	c, err := openConn(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.close()
+	for _, table := range []string{"queues", "bindings", "messages", "set_aside", "usage", "store"} {
+		s, err := c.prepare("SELECT group_concat(name || ' ' || type || ' ' || \"notnull\" || ' ' || coalesce(dflt_value, '') || ' ' || pk) FROM pragma_table_info('" + table + "')")
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer c.close()
-		for _, table := range []string{"queues", "bindings", "messages", "set_aside", "usage", "store"} {
-			s, err := c.prepare("SELECT group_concat(name || ' ' || type || ' ' || \"notnull\" || ' ' || coalesce(dflt_value, '') || ' ' || pk) FROM pragma_table_info('" + table + "')")
-			if err != nil {
-				t.Fatal(err)
-			}
-			if err := s.query(func(cols []driver.Value) bool { *columns += table + ": " + text(cols[0]) + "\n"; return false }); err != nil {
-				t.Fatal(err)
-			}
-			if err := s.close(); err != nil {
-				t.Fatal(err)
-			}
+		if err := s.query(func(cols []driver.Value) bool { columns += table + ": " + text(cols[0]) + "\n"; return false }); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.close(); err != nil {
+			t.Fatal(err)
 		}
 	}
-	if upgraded != created {
-		t.Errorf("the old store has become\n%sand a new one is\n%s", upgraded, created)
-	}
+	return columns
 }

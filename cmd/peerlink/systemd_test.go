@@ -64,27 +64,30 @@ func TestNotifyServiceManager(t *testing.T) {
 	}
 }
 
-// The unit file is valid, limits the memory of the service, and systemd rates its exposure as low, so that an intruder could do
-// little.
+// The unit files are valid, the service's memory is limited, and systemd rates its exposure as low, so that an
+// intruder could do little.
 func TestUnit(t *testing.T) {
-	text, err := os.ReadFile("../../deploy/systemd/peerlink.service")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if !regexp.MustCompile(`(?m)^MemoryMax=[1-9][0-9]*[MG]$`).Match(text) {
-		t.Error("the unit has no MemoryMax")
+	dir := t.TempDir()
+	for _, name := range []string{"peerlink.service", "peerlink.socket"} {
+		text, err := os.ReadFile("../../deploy/systemd/" + name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if strings.HasSuffix(name, ".service") && !regexp.MustCompile(`(?m)^MemoryMax=[1-9][0-9]*[MG]$`).Match(text) {
+			t.Error("the unit has no MemoryMax")
+		}
+		// The program of the unit is not installed on this machine.
+		text = []byte(strings.Replace(string(text), "/usr/local/bin/peerlink", "/bin/true", 1))
+		if err := os.WriteFile(filepath.Join(dir, name), text, 0o644); err != nil {
+			t.Fatal(err)
+		}
 	}
 	analyze, err := exec.LookPath("systemd-analyze")
 	if err != nil {
 		t.Skip("systemd-analyze is not installed: the unit is not checked")
 	}
-	// The program of the unit is not installed on this machine.
-	text = []byte(strings.Replace(string(text), "/usr/local/bin/peerlink", "/bin/true", 1))
-	unit := filepath.Join(t.TempDir(), "peerlink.service")
-	if err := os.WriteFile(unit, text, 0o644); err != nil {
-		t.Fatal(err)
-	}
-	if out, err := exec.Command(analyze, "verify", "--man=no", unit).CombinedOutput(); err != nil || strings.Contains(string(out), "peerlink.service") {
+	unit := filepath.Join(dir, "peerlink.service")
+	if out, err := exec.Command(analyze, "verify", "--man=no", unit, filepath.Join(dir, "peerlink.socket")).CombinedOutput(); err != nil || strings.Contains(string(out), "peerlink.s") {
 		t.Errorf("systemd-analyze verify: %v\n%s", err, out)
 	}
 	// The threshold is ten times the exposure level.

@@ -35,9 +35,9 @@ func adminSocket(state string) string {
 }
 
 // runLinks runs the links until ctx is done or an admin address fails. Meanwhile it serves the
-// admin addresses and notifies the service manager. It closes listener. state is the state folder,
+// admin addresses and notifies the service manager. It closes the listeners. state is the state folder,
 // or "" if there is none.
-func runLinks(ctx context.Context, f serveFlags, cfg link.Config, listener net.Listener, state string, adminConfig admin.Config) error {
+func runLinks(ctx context.Context, f serveFlags, cfg link.Config, listeners []net.Listener, state string, adminConfig admin.Config) error {
 	log := cfg.Log
 	serving := cfg.Serving
 	cfg.Serving = func() {
@@ -58,7 +58,7 @@ func runLinks(ctx context.Context, f serveFlags, cfg link.Config, listener net.L
 	adminConfig.Token = rand.Text()
 	server, err := openAdmin(f, state, adminConfig)
 	if err != nil {
-		listener.Close()
+		closeListeners(listeners)
 		return err
 	}
 
@@ -72,7 +72,7 @@ func runLinks(ctx context.Context, f serveFlags, cfg link.Config, listener net.L
 		store = slog.String("broker", "RabbitMQ")
 	}
 	// From here on, commands find the service, and its addresses accept connections.
-	log.Info("serving", "node", cfg.Dir.Identity().String(), "listen", listener.Addr().String(), store)
+	log.Info("serving", "node", cfg.Dir.Identity().String(), "listen", addressesOf(listeners), store)
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	defer context.AfterFunc(ctx, func() { notifyServiceManager(log, daemon.SdNotifyStopping) })()
@@ -92,7 +92,7 @@ func runLinks(ctx context.Context, f serveFlags, cfg link.Config, listener net.L
 		}
 		adminErr <- err
 	}()
-	err = service.Run(ctx, listener)
+	err = service.Run(ctx, listeners...)
 	closeAdmin()
 	return errors.Join(err, <-adminErr)
 }
@@ -174,7 +174,7 @@ func (f *serveFlags) adminAddresses(state string) (list []admin.Listen) {
 		list = append(list, admin.Listen{Address: admin.UnixAddress(path), Optional: f.admin != "" || len(path) > socket.MaxPath})
 	}
 	if f.admin != "" {
-		return append(list, admin.Listen{Address: f.admin, Exposed: f.adminExposed})
+		return append(list, admin.Listen{Address: f.admin, Listener: f.inherited(socketAdmin), Exposed: f.adminExposed})
 	}
 	// All users of the machine can reach the port, so the log level is changed elsewhere.
 	return append(list, admin.Listen{Address: defaultDashboard, Optional: true, FixedLevel: true})

@@ -25,17 +25,19 @@ func publishFlags(c *cobra.Command, f *publishSettings) {
 }
 
 // start starts to serve the info-bundle, until stop is called or ctx is done, unless --publish is
-// "none". stop waits until the server has ended.
-func (f *publishSettings) start(ctx context.Context, d *node.Dir, log *slog.Logger) (stop func(), err error) {
+// "none". open is a listener at its address that is open already, or nil. stop waits until the server has ended.
+func (f *publishSettings) start(ctx context.Context, d *node.Dir, open net.Listener, log *slog.Logger) (stop func(), err error) {
 	if f.listen == "none" {
 		if f.file != "" {
 			return nil, usagef("--publish-file is for --publish, which is not given")
 		}
 		return func() {}, nil
 	}
-	l, err := net.Listen("tcp", f.listen)
-	if err != nil {
-		return nil, fmt.Errorf("listen for those who fetch the info-bundle: %w", err)
+	l := open
+	if l == nil {
+		if l, err = net.Listen("tcp", f.listen); err != nil {
+			return nil, fmt.Errorf("listen for those who fetch the info-bundle: %w", err)
+		}
 	}
 	file := f.file
 	if file == "" {

@@ -45,8 +45,9 @@ type serveFlags struct {
 	proxyFrom             prefixes
 	proxy                 outboundProxy
 
-	logDropped func() uint64 // returns the number of dropped log records
-	stopping   func()        // must be called when the service begins to end by itself; see limitStop
+	logDropped func() uint64             // returns the number of dropped log records
+	sockets    map[string][]net.Listener // that systemd has opened, by name
+	stopping   func()                    // must be called when the service begins to end by itself; see limitStop
 }
 
 // acquireSpread is the period over which a service on RabbitMQ spreads the start of consuming its
@@ -108,6 +109,11 @@ that they know is dead. See docs/moving.md.
 Messages that are still queued for a peer when it is deactivated are answered on
 behalf of the peer, so that the applications can release what they hold for it.
 
+Listening TCP sockets that systemd has opened (a socket unit) are used instead of
+opening them, and no connection is refused while the service is restarted. Their
+names (FileDescriptorName=) are links for --listen, which is also that of a socket
+without a name, local for --local-listen, admin and publish. See docs/operations.md.
+
 The resources that one peer can use are bounded, and a connection with nothing to
 send is closed until there is something: see the flags, and docs/security.md.
 
@@ -127,6 +133,9 @@ key is not encrypted.`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := a.readNodedataURL(cmd); err != nil {
+				return err
+			}
+			if err := f.takeSockets(cmd.Flags()); err != nil {
 				return err
 			}
 			if check {
@@ -216,7 +225,7 @@ func (a *app) serve(ctx context.Context, f serveFlags) error {
 		log.Info("peers are connected to through a proxy", "proxy", cfg.Proxy.String())
 	}
 	cfg.Recheck = sighups(ctx)
-	stopPublishing, err := f.publish.start(ctx, cfg.Dir, log)
+	stopPublishing, err := f.publish.start(ctx, cfg.Dir, f.inherited(socketPublish), log)
 	if err != nil {
 		return err
 	}
@@ -325,14 +334,14 @@ func serveRabbitMQ(ctx context.Context, f serveFlags, cfg link.Config, level *sl
 	if err := setFormerQueuePatterns(ctx, &cfg); err != nil {
 		return err
 	}
-	listener, err := listen(f.listen)
+	listeners, err := linkListeners(f.sockets[socketLinks], f.listen)
 	if err != nil {
 		return err
 	}
 	warnUnusedStore(cfg.Dir, f.state, cfg.Log)
 	adminConfig := admin.Config{Level: level, LogDropped: f.logDropped}
 	cfg.Log.Info("applications connect to RabbitMQ itself: this service has no local door for them")
-	err = runLinks(ctx, f, cfg, listener, "", adminConfig)
+	err = runLinks(ctx, f, cfg, listeners, "", adminConfig)
 	f.stopping()
 	return errors.Join(err, cfg.Broker.Close())
 }
@@ -351,6 +360,7 @@ func serveEmbedded(ctx context.Context, f serveFlags, cfg link.Config, level *sl
 		return err
 	}
 	defer unlock()
+	go warnOtherStores(ctx, d, state, log) // a service that hangs must not delay this one
 	store, err := openStore(d, storePath(state), embedded.Options{
 		Logger: log, Service: true,
 		PeerQuota: int64(f.limits.quota), MinFree: minFree, Reserve: reserve,
@@ -365,7 +375,7 @@ func serveEmbedded(ctx context.Context, f serveFlags, cfg link.Config, level *sl
 		return err
 	}
 
-	listener, err := listen(f.listen)
+	listeners, err := linkListeners(f.sockets[socketLinks], f.listen)
 	if err != nil {
 		return err
 	}
@@ -377,13 +387,14 @@ func serveEmbedded(ctx context.Context, f serveFlags, cfg link.Config, level *sl
 		StateDir:  state,
 		Owner:     storeOwner(d),
 		Listen:    f.localListen,
+		TCP:       f.inherited(socketLocal),
 		Inbox:     d.Identity().Type.Inbox(),
 		Exchanges: d.Identity().Type.Outboxes(),
 		Messages:  cfg.Outbox,
 		Log:       log,
 	})
 	if err != nil {
-		listener.Close()
+		closeListeners(listeners)
 		return fmt.Errorf("the door for applications: %w", err)
 	}
 
@@ -401,7 +412,7 @@ func serveEmbedded(ctx context.Context, f serveFlags, cfg link.Config, level *sl
 		doorErr <- err
 	}()
 	adminConfig := admin.Config{Queues: store.Stats, Applications: door.Counts, Level: level, LogDropped: f.logDropped}
-	err = runLinks(serviceCtx, f, cfg, listener, state, adminConfig)
+	err = runLinks(serviceCtx, f, cfg, listeners, state, adminConfig)
 	f.stopping()
 	closeDoor()
 	err = errors.Join(err, <-doorErr)
@@ -434,15 +445,6 @@ func (p *peerAddress) String() string { return string(*p) }
 
 // Type returns the type shown in the help.
 func (*peerAddress) Type() string { return "ADDRESS" }
-
-// listen opens the port for peers.
-func listen(addr peerAddress) (net.Listener, error) {
-	l, err := net.Listen("tcp", string(addr))
-	if err != nil {
-		return nil, fmt.Errorf("listen for peers: %w; is another service running there?", err)
-	}
-	return l, nil
-}
 
 // lockName is the name of the file that is locked in the state folder.
 const lockName = "serve.lock"

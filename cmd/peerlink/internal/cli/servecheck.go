@@ -63,6 +63,9 @@ func (a *app) checkResources(ctx context.Context, f *serveFlags, cfg link.Config
 		return problems
 	}
 	for _, port := range f.ports(cfg) {
+		if f.sockets[socketOf[port.flag]] != nil {
+			continue
+		}
 		if err := tryListen(port.address); err != nil {
 			problems = append(problems, fmt.Errorf("--%s %s: %w", port.flag, port.address, err))
 		}
@@ -72,7 +75,7 @@ func (a *app) checkResources(ctx context.Context, f *serveFlags, cfg link.Config
 
 type port struct{ flag, address string }
 
-// ports returns the TCP addresses on which the service must be able to listen.
+// ports returns the TCP addresses on which the service must be able to listen, or systemd for it.
 func (f *serveFlags) ports(cfg link.Config) []port {
 	list := []port{{"listen", string(f.listen)}}
 	if cfg.Broker == nil && f.localListen != "none" {
@@ -156,7 +159,11 @@ func (a *app) showSettings(cmd *cobra.Command, f serveFlags, d *node.Dir) {
 		if notSettings[flag.Name] {
 			return
 		}
-		g.add(flag.Name, orNone(cmp.Or(effective[flag.Name], flag.Value.String())), originOf(flag))
+		value, origin := cmp.Or(effective[flag.Name], flag.Value.String()), originOf(flag)
+		if sockets := f.sockets[socketOf[flag.Name]]; sockets != nil {
+			value, origin = addressesOf(sockets), "systemd, socket "+socketOf[flag.Name]
+		}
+		g.add(flag.Name, orNone(value), origin)
 	})
 	a.showGrid(g)
 }

@@ -109,6 +109,17 @@ func (r serviceRecord) write(d *node.Dir) (forget func(), err error) {
 	}, nil
 }
 
+// warnOtherStores warns of services of this node that have other message stores. They are not refused: a store that was
+// kept may be emptied beside the present one, and records of services do not prove much.
+func warnOtherStores(ctx context.Context, d *node.Dir, state string, log *slog.Logger) {
+	for _, r := range runningServices(ctx, d) {
+		if r.State == "" || r.State == state {
+			continue
+		}
+		log.Warn("another service runs for this node's directory with a message store of its own: messages of a peer come to the one to which the peer connects, and each sends only what its own applications have sent; end one of them, or let both use RabbitMQ (--broker)", "other_state", r.State, "state", state)
+	}
+}
+
 // removeOldRecords removes the records of services that have ended without removing them, if their
 // node's directories do not exist any more.
 func removeOldRecords(folder string) {

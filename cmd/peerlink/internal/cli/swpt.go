@@ -6,6 +6,7 @@ import (
 	"io"
 	"log/slog"
 	"math"
+	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -14,8 +15,10 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"peerlink/broker/rabbitmq"
+	"peerlink/internal/activation"
 	"peerlink/internal/guard"
 	"peerlink/link"
 	"peerlink/node"
@@ -63,12 +66,12 @@ func (a *app) swptServerCommand() *cobra.Command {
 		if cfg.Certificate, err = loadCertificate(d, s.serverCert, s.serverKey, cfg.Log); err != nil {
 			return err
 		}
-		listener, err := listen(peerAddress(fmt.Sprint(":", s.port)))
+		listeners, err := s.listeners(c.Flags())
 		if err != nil {
 			return err
 		}
-		cfg.Log.Info("serving", "node", d.Identity().String(), "listen", listener.Addr().String())
-		return link.NewReceiveOnly(cfg).Run(ctx, listener)
+		cfg.Log.Info("serving", "node", d.Identity().String(), "listen", addressesOf(listeners))
+		return link.NewReceiveOnly(cfg).Run(ctx, listeners...)
 	})
 }
 
@@ -161,6 +164,26 @@ type swptSettings struct {
 	// Set by environment variables only.
 	maxConns int
 	timeouts timeouts
+}
+
+// listeners returns the sockets where peers connect: those that systemd has opened, or one at the port.
+func (s *swptSettings) listeners(flags *pflag.FlagSet) ([]net.Listener, error) {
+	sockets, err := activation.Take(socketLinks)
+	if err != nil {
+		return nil, usagef("%v", err)
+	}
+	addr := peerAddress(fmt.Sprint(":", s.port))
+	list := sockets[socketLinks]
+	if isGiven(flags, "server-port") && len(list) > 0 && !slices.ContainsFunc(list, s.hasPort) {
+		return nil, usagef("--server-port is %d, and systemd has opened %s: leave out the former, or set ListenStream= in the socket unit to the same", s.port, addressesOf(list))
+	}
+	return linkListeners(list, addr)
+}
+
+// hasPort reports whether a listener is at the port, at any address.
+func (s *swptSettings) hasPort(l net.Listener) bool {
+	addr, ok := l.Addr().(*net.TCPAddr)
+	return ok && addr.Port == s.port
 }
 
 func (s *swptSettings) portOption(c *cobra.Command) {
