@@ -250,7 +250,7 @@ func TestBlockedTakesNoRoom(t *testing.T) {
 	}
 	p.live.setBlocked("memory")
 	for n := range most {
-		if err := p.Publish(testContext(t), &broker.Incoming{RoutingKey: "key"}); !errors.Is(err, errBlocked) || len(p.inFlight) != 0 {
+		if err := p.Publish(testContext(t), &broker.Incoming{Exchange: "exchange", RoutingKey: "key"}); !errors.Is(err, errBlocked) || len(p.inFlight) != 0 {
 			t.Errorf("message %d: got %v, want errBlocked; %d messages are not confirmed", n, err, len(p.inFlight))
 		}
 	}
