@@ -32,7 +32,6 @@ func TestKind(t *testing.T) {
 		{amqp.Table{"x-queue-type": "quorum"}, kind{queueType: Quorum}, "limit=20"},
 		{amqp.Table{"x-queue-type": "quorum", "x-delivery-limit": 7}, kind{queueType: Quorum, limit: 7}, "level=INFO"},
 		{amqp.Table{"x-queue-type": "quorum", "x-delivery-limit": 3}, kind{queueType: Quorum, limit: 3}, "level=WARN"},
-		{amqp.Table{"x-queue-type": "quorum", "x-delivery-limit": replaceAt}, kind{queueType: Quorum, limit: replaceAt}, "level=WARN"},
 		{amqp.Table{"x-queue-type": "quorum", "x-delivery-limit": -1}, kind{queueType: Quorum, limit: noLimit}, ""},
 	} {
 		log := new(logBuffer)
