@@ -117,7 +117,7 @@ func TestSetAsideLater(t *testing.T) {
 	}
 }
 
-// While messages can be neither sent nor set aside, the status says so, with the reason. When they are
+// While messages can be neither sent nor set aside, status and log say so, with the reason. When they are
 // as many as the broker holds, so that nothing is sent from the queue, the verdict is another one. Both
 // end with the cause.
 func TestSetAsideFull(t *testing.T) {
@@ -137,6 +137,7 @@ func TestSetAsideFull(t *testing.T) {
 	heldBecome(t, other, func(h link.Held) bool {
 		return h.Messages == 3 && !h.Stopped && strings.Contains(h.Reason, "no room for it")
 	})
+	waitForLog(t, other, "message can be neither sent nor set aside: it stays in the queue")
 	outBecomes(t, other, authority, link.VerdictLinked, "")
 
 	other.Put(authority, bad, linktest.Message(t, other, authority, 3))

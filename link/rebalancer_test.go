@@ -101,7 +101,8 @@ func (c requestedConsumer) QueueRequests() <-chan int { return c.requests }
 // A service that has yielded a queue which no other service has taken keeps it for keepTime:
 // the other one may be unable to reach the peer, and the queue would be sent from by neither.
 // Then it yields the queue again, also if the same connection is still in use. A queue that
-// another service has taken meanwhile is yielded as soon as it is requested.
+// another service has taken meanwhile is yielded as soon as it is requested. After yielding it, the
+// service leaves the other one time to take it, whatever happens on the link meanwhile.
 func TestYieldedQueueIsKept(t *testing.T) {
 	for name, test := range map[string]struct {
 		taken bool
@@ -109,14 +110,16 @@ func TestYieldedQueueIsKept(t *testing.T) {
 	}{"no other takes it": {false, keepTime}, "another takes it": {true, 0}} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				s := newShared(Config{})
+				s := newShared(Config{StandbyInterval: 3 * time.Second})
 				sd := s.newSender(s.peers.getOrAdd("1234abcd"), "queue")
 				for range 2 {
 					defer s.rebalancer.addHeld(new(sender)).release() // so that one with no queue gets this one
 				}
-				pause := func(err error) { sd.pauseAfter(t.Context(), s.newRetries(), false, err) }
+				pause := func(err error) retryPause { return sd.pauseAfter(t.Context(), s.newRetries(), false, err) }
 				for round := range 2 {
-					pause(errYielded)
+					if p := pause(errYielded); p.time != 2*s.cfg.StandbyInterval || !p.uninterrupted {
+						t.Errorf("round %d: after yielding the queue, the pause is %+v, want twice %v, uninterrupted", round, p, s.cfg.StandbyInterval)
+					}
 					if test.taken {
 						pause(&brokerError{fmt.Errorf("queue: %w", broker.ErrInUse)})
 					}

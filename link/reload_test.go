@@ -278,9 +278,12 @@ func TestPeerGoneAndBack(t *testing.T) {
 	}
 	replace(t, away, peers)
 	exchange(t, authority, other, 2)
-	if st := authority.Service.Status().Peers[0]; st.State != "active" {
-		t.Errorf("state %q, although the peer is back", st.State)
-	}
+	linktest.Eventually(t, "the state of a peer that is back", func() error {
+		if st := authority.Service.Status().Peers[0]; st.State != "active" {
+			return fmt.Errorf("state %q", st.State)
+		}
+		return nil
+	})
 
 	// Like git, which leaves files that it does not track.
 	dir := filepath.Join(peers, other.Identity().ID)

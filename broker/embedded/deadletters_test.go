@@ -45,6 +45,43 @@ func asideBodies(t *testing.T, s *Store, queue string) (bodies []string) {
 	return bodies
 }
 
+// Info has the time of the oldest message that waits, and that of the oldest dead letter, each
+// only while there is one.
+func TestInfoTimes(t *testing.T) {
+	t.Parallel()
+	s := openTest(t, Options{})
+	declareTest(t, s, "q")
+	before := time.Now().Truncate(time.Millisecond)
+	check := func(waiting, deadLetters int) {
+		t.Helper()
+		info, err := s.Info(testContext(t), "q")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, part := range []struct {
+			what    string
+			n, want int
+			oldest  time.Time
+		}{{"waiting messages", info.Waiting, waiting, info.OldestWaiting}, {"dead letters", info.DeadLetters, deadLetters, info.Oldest}} {
+			if part.n != part.want || part.oldest.IsZero() != (part.n == 0) || part.n > 0 && (part.oldest.Before(before) || part.oldest.After(time.Now())) {
+				t.Errorf("%d %s, the oldest of %v, want %d", part.n, part.what, part.oldest, part.want)
+			}
+		}
+	}
+	check(0, 0)
+	putN(t, s, "q", 1)
+	check(1, 0)
+	c := consume(t, s, "q")
+	ds, err := c.Next(testContext(t), 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.DeadLetter(testContext(t), ds[0].Tag, "reason"); err != nil {
+		t.Fatal(err)
+	}
+	check(0, 1)
+}
+
 // A retry by another process wakes a waiting consumer, and is counted like a message that
 // an application sends.
 func TestRetryOtherProcess(t *testing.T) {

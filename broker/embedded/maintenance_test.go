@@ -3,6 +3,7 @@ package embedded
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"sync/atomic"
 	"testing"
 )
@@ -50,6 +51,80 @@ func TestMaintenanceIsWrittenOnce(t *testing.T) {
 	}
 	if n := finished.Load(); n != 1 || applied.Load() != before {
 		t.Errorf("the first operation was finished %d times, and applied %d times more; want 1 and 0", n, applied.Load()-before)
+	}
+}
+
+// partsOp is a maintenance operation that is done in parts.
+type partsOp struct {
+	callOp
+	parts func(size uint64) ([]op, error)
+}
+
+func (o *partsOp) split(_ *tx, size uint64) ([]op, error) { return o.parts(size) }
+
+// Without space, an operation is tried in smaller and smaller parts, down to parts of minStep
+// messages, before it fails or the reserve is removed: otherwise a queue could not be emptied
+// although there is space for that.
+func TestPartsUntilSmallest(t *testing.T) {
+	t.Parallel()
+	s := openTest(t, Options{Service: true, Reserve: 1 << 16})
+	reserved := func() bool { _, err := os.Stat(s.path + "-reserve"); return err == nil }
+	eventually(t, "the reserve", reserved)
+	var sizes []uint64 // used by the writer's goroutine until the operation is done
+	var kept bool      // the reserve existed then
+	done := make(chan error, 1)
+	if err := s.writer.submit(&partsOp{
+		callOp: callOp{
+			do: func(*tx) error {
+				if len(sizes) < 3 {
+					return ErrFull
+				}
+				return nil
+			},
+			done: func(err error) { kept = reserved(); done <- err },
+		},
+		parts: func(size uint64) ([]op, error) {
+			if sizes = append(sizes, size); len(sizes) < 3 {
+				return nil, ErrFull
+			}
+			return nil, nil
+		},
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-done; err != nil || !kept {
+		t.Errorf("got %v; the reserve was kept: %v", err, kept)
+	}
+	if want := []uint64{maxStep, maxStep / 10, minStep}; !slices.Equal(sizes, want) {
+		t.Errorf("the parts have %d messages, want %d", sizes, want)
+	}
+}
+
+// If maintenance operations fail because of missing space, they are written as soon as the reserve
+// is removed: that is no failure, after which the writer would pause.
+func TestReserveGivenUpAtOnce(t *testing.T) {
+	t.Parallel()
+	s := openTest(t, Options{Service: true, Reserve: 1 << 16})
+	reserved := func() bool { _, err := os.Stat(s.path + "-reserve"); return err == nil }
+	eventually(t, "the reserve", reserved)
+	type result struct {
+		err     error
+		problem *Problem
+	}
+	done := make(chan result, 1)
+	if err := s.writer.submit(&callOp{
+		do: func(*tx) error {
+			if reserved() {
+				return ErrFull
+			}
+			return nil
+		},
+		done: func(err error) { done <- result{err, s.writer.problem.Load()} },
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if r := <-done; r != (result{}) {
+		t.Errorf("got %v; recorded as a problem: %+v", r.err, r.problem)
 	}
 }
 

@@ -308,6 +308,42 @@ func TestDiskIsFull(t *testing.T) {
 	}
 }
 
+// When the disk is almost full, messages of peers are accepted while those that no application has
+// consumed have less than the window, and the disk has space for as many.
+func TestWindowOfPeers(t *testing.T) {
+	const minFree = 16 << 20
+	window := windowOf(minFree)
+	for _, tt := range []struct {
+		unconsumed, freeOnDisk int64
+		cause                  fullCause
+		want                   bool
+	}{
+		{window - 1, window, littleSpace, true},
+		{window, window, littleSpace, false},
+		{window - 1, window - 1, littleSpace, false},
+		{0, window, reserveMissing, false},
+	} {
+		d := disk{minFree: minFree, almostFull: new(Problem), cause: tt.cause, freeOnDisk: tt.freeOnDisk}
+		if got := d.hasRoomForPeers(tt.unconsumed); got != tt.want {
+			t.Errorf("%d bytes not consumed, %d bytes free, cause %v: %v", tt.unconsumed, tt.freeOnDisk, tt.cause, got)
+		}
+	}
+}
+
+// While the reserve cannot be created, the problem has the reason of the last attempt, and the
+// time of the first.
+func TestProblemHasLastReason(t *testing.T) {
+	d := disk{minFree: 1, log: slog.New(slog.DiscardHandler), freeBytes: func() (int64, error) { return math.MaxInt64, nil }}
+	r := reserve{missing: true, err: errors.New("first reason")}
+	d.check(0, &r)
+	first := d.problem()
+	r.err = errors.New("second reason")
+	d.check(0, &r)
+	if last := d.problem(); first.Err.Error() != "first reason" || last.Err != r.err || last.Since != first.Since {
+		t.Errorf("the problem was %+v, and is %+v", first, last)
+	}
+}
+
 // A quota that exceeds the free space of the disk does not protect other peers, and a
 // warning is logged when the store is opened; otherwise there is none.
 func TestQuotaWithoutSpace(t *testing.T) {

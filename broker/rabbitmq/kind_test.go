@@ -1,6 +1,7 @@
 package rabbitmq
 
 import (
+	"fmt"
 	"os"
 	"strings"
 	"testing"
@@ -63,4 +64,39 @@ func TestKind(t *testing.T) {
 			t.Errorf("%v: the log must have %q, once:\n%s", test.args, test.wantLog, log)
 		}
 	}
+}
+
+// The kind of a queue is determined once on a connection, and again after every loss of it: the
+// queue may have been declared as another one meanwhile.
+func TestKindAfterReconnect(t *testing.T) {
+	s := rabbittest.Get(t)
+	o, b := newTestClient(t, s), openTest(t, s.URL(), Options{})
+	queue := "kind" + suffix()
+	declare := func(queueType QueueType) {
+		args := deadLettering(queue)
+		args["x-queue-type"] = string(queueType)
+		_, err := o.QueueDeclare(queue, true, false, false, false, args)
+		o.check(err)
+	}
+	determine := func() (queueType QueueType, err error) {
+		err = b.withDeclarer(testContext(t), func(d declarer) error { queueType = d.kind(queue).queueType; return nil })
+		return queueType, err
+	}
+	declare(Classic)
+	if got, err := determine(); got != Classic || err != nil {
+		t.Errorf("got %q, %v, want %q", got, err, Classic)
+	}
+	_, err := o.QueueDelete(queue, false, false, false)
+	o.check(err)
+	declare(Quorum)
+	if got, err := determine(); got != Classic || err != nil {
+		t.Errorf("the kind was determined twice on one connection: got %q, %v", got, err)
+	}
+	b.declaring.latest().cut()
+	eventually(t, "determining the kind again", func() error {
+		if got, err := determine(); got != Quorum || err != nil {
+			return fmt.Errorf("got %q, %v, want %q", got, err, Quorum)
+		}
+		return nil
+	})
 }

@@ -238,3 +238,20 @@ func TestConfirmTimeout(t *testing.T) {
 		t.Errorf("got %v, want ErrNotConfirmed", err)
 	}
 }
+
+// Messages that Publish refuses because RabbitMQ blocks the connection take no room of those that
+// are not confirmed: otherwise Publish would wait for ever once there were enough of them.
+func TestBlockedTakesNoRoom(t *testing.T) {
+	const most = 2
+	p := &publisher{
+		broker:   &Broker{opts: Options{ConfirmTimeout: time.Millisecond}},
+		live:     &liveConn{block: newBlockage()},
+		inFlight: make(chan struct{}, most),
+	}
+	p.live.setBlocked("memory")
+	for n := range most {
+		if err := p.Publish(testContext(t), &broker.Incoming{Exchange: "exchange", RoutingKey: "key"}); !errors.Is(err, errBlocked) || len(p.inFlight) != 0 {
+			t.Errorf("message %d: got %v, want errBlocked; %d messages are not confirmed", n, err, len(p.inFlight))
+		}
+	}
+}

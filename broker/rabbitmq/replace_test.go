@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -224,5 +225,18 @@ func nextAll(t *testing.T, c broker.Consumer, n int) {
 			t.Fatal(err)
 		}
 		got += len(ds)
+	}
+}
+
+// A message with a high delivery count is replaced by a copy up to the greatest size of headers
+// that can be published, and stays as it is beyond that.
+func TestReplaceLargeHeaders(t *testing.T) {
+	d := amqp.Delivery{Headers: amqp.Table{"x-delivery-count": int64(replaceAt), "own": ""}}
+	room := maxHeaders - sizeOf(d.Headers)
+	for size, want := range map[int]bool{room: true, room + 1: false} {
+		d.Headers["own"] = strings.Repeat("x", size)
+		if got := mustReplace(d); got != want {
+			t.Errorf("headers with %d bytes: %v, want %v", sizeOf(d.Headers), got, want)
+		}
 	}
 }

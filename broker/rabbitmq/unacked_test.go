@@ -1,6 +1,7 @@
 package rabbitmq
 
 import (
+	"errors"
 	"math/rand/v2"
 	"testing"
 
@@ -162,5 +163,23 @@ func TestLedgerPass(t *testing.T) {
 	l.skipTag(6)
 	if err := l.add(amqp.Delivery{DeliveryTag: 8}); err == nil || len(l.others) != 0 {
 		t.Errorf("a gap behind them: got %v; %d tags are left", err, len(l.others))
+	}
+}
+
+// A message that is not held, because it was confirmed or never delivered, is not excluded, also
+// while others are.
+func TestExcludeNotHeld(t *testing.T) {
+	l := newUnacked()
+	if err := l.add(amqp.Delivery{DeliveryTag: 1}); err != nil {
+		t.Fatal(err)
+	}
+	l.deliver(1)
+	if err := l.excludeWithin(1, 1<<20); err != nil {
+		t.Fatal(err)
+	}
+	for _, tag := range []uint64{0, 2} {
+		if err := l.excludeWithin(tag, 1<<20); !errors.Is(err, errNotDelivered) {
+			t.Errorf("tag %d: got %v, want errNotDelivered", tag, err)
+		}
 	}
 }

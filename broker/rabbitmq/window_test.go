@@ -154,6 +154,36 @@ func TestPrefetchFollowsSize(t *testing.T) {
 	}
 }
 
+// A message is accepted if exactly the bound is held with it. The next prefetch count is half of
+// the messages held at the bound, of which excluded ones do not count, nor as many as the last
+// consumer has left excluded: these have a room of their own.
+func TestWindowBound(t *testing.T) {
+	const most, held, excluded = 100, 32, 10 // maxWindowBytes is a multiple of held
+	d := amqp.Delivery{Body: make([]byte, maxWindowBytes/held-bytesOf(amqp.Delivery{}))}
+	for _, before := range []int{0, 2 * excluded} {
+		w, u := window{prefetch: most, excludedBefore: excludedSize{count: before}}, newUnacked()
+		for d.DeliveryTag = 1; d.DeliveryTag <= excluded; d.DeliveryTag++ {
+			if err := u.add(d); err != nil {
+				t.Fatal(err)
+			}
+			u.deliver(1)
+			if err := u.exclude(d.DeliveryTag); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for ; w.accept(d, &u, most); d.DeliveryTag++ {
+			if err := u.add(d); err != nil {
+				t.Fatal(err)
+			}
+		}
+		others := held - max(0, before-excluded)
+		if len(u.held) != held || u.bytes-u.excludedBytes != maxWindowBytes || w.nextPrefetch != others/2 {
+			t.Errorf("with %d and %d excluded messages: %d others with %d bytes are held, the next prefetch count is %d, want %d",
+				before, excluded, len(u.held), u.bytes-u.excludedBytes, w.nextPrefetch, others/2)
+		}
+	}
+}
+
 // Excluded messages leave room for others: when they take more than half of the prefetch count, the consumer
 // ends, and no further message is moved before; the next one has a count with room for as many again. Their size is bounded, and others are
 // accepted up to the bound that they have without excluded ones.
