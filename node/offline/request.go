@@ -34,7 +34,6 @@ type Request struct {
 	Node    pki.Identity // the node whose root key has to sign
 
 	root    *x509.Certificate
-	rootPEM []byte // content of root-ca.crt
 	rootCSR []byte // PEM; if nil, it has to be made for an info-bundle
 	servers []serverCert
 	peers   []peerCert
@@ -115,7 +114,7 @@ func readRequest(data []byte, now time.Time) (*Request, error) {
 	if err := decode(data, requestFormat, &f, &f.header); err != nil {
 		return nil, err
 	}
-	r := &Request{ID: f.ID, rootPEM: f.Root, rootCSR: f.RootCSR, raw: bytes.Clone(data)}
+	r := &Request{ID: f.ID, rootCSR: f.RootCSR, raw: bytes.Clone(data)}
 	var err error
 	if r.Created, err = time.Parse(time.RFC3339, f.Created); err != nil || f.Created != formatTime(r.Created) {
 		return nil, fmt.Errorf("created %q: expected a time in UTC, for example 2026-01-31T12:00:00Z", excerpt.Of(f.Created))
@@ -131,12 +130,18 @@ func readRequest(data []byte, now time.Time) (*Request, error) {
 	if r.root, err = pki.ParseCertificatePEM(f.Root); err != nil {
 		return nil, fmt.Errorf("the node's root certificate: %w", err)
 	}
+	if !bytes.Equal(f.Root, pki.EncodeCertificatePEM(r.root)) {
+		return nil, errors.New("the node's root certificate has text around it")
+	}
 	if id, err := pki.CheckRoot(r.root, now); err != nil {
 		return nil, fmt.Errorf("the node's root certificate: %w", err)
 	} else if id != r.Node {
 		return nil, fmt.Errorf("the root certificate is that of %s: expected that of the node, %s %q", id, r.Node.Type, excerpt.Of(r.Node.ID))
 	}
 	if r.rootCSR != nil {
+		if f.InfoBundle == nil {
+			return nil, errors.New("it has the root key's signing request, which is for an info-bundle, and requests none")
+		}
 		if err := r.checkRootCSR(r.rootCSR); err != nil {
 			return nil, err
 		}
@@ -179,6 +184,9 @@ func (r *Request) checkRootCSR(pem []byte) error {
 	csr, err := pki.ParseCSRPEM(pem)
 	if err != nil {
 		return fmt.Errorf("the root key's signing request: %w", err)
+	}
+	if !bytes.Equal(pem, pki.EncodeCSRPEM(csr.Raw)) {
+		return errors.New("the root key's signing request has text around it")
 	}
 	if !bytes.Equal(csr.RawSubjectPublicKeyInfo, r.root.RawSubjectPublicKeyInfo) || !bytes.Equal(csr.RawSubject, r.root.RawSubject) {
 		return errors.New("the root key's signing request has another key or subject than the root certificate")
