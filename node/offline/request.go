@@ -39,6 +39,7 @@ type Request struct {
 	peers   []peerCert
 	info    *infoBundle // nil if none is requested
 	raw     []byte      // content of the file
+	hidden  error       // what is in the file and not in the summary; nil if nothing is
 }
 
 // serverCert requests a certificate for one of the node's servers.
@@ -98,6 +99,16 @@ func sha256Hex(data []byte) string {
 // the root key. It fails if this machine's time, now, is more than a few minutes before the time
 // at which the request was made.
 func ReadRequest(data []byte, now time.Time) (*Request, error) {
+	r, err := readStored(data, now)
+	if err == nil && r.hidden != nil {
+		return nil, fmt.Errorf("signing request: %w: %w; if an earlier version of peerlink has made it, forget it (\"peerlink request forget\"), and make a new one", errFormat, r.hidden)
+	}
+	return r, err
+}
+
+// readStored does the same as [ReadRequest] for a request that is kept in the node's directory, where earlier
+// versions have stored some that ReadRequest refuses.
+func readStored(data []byte, now time.Time) (*Request, error) {
 	r, err := readRequest(data, now)
 	if errors.Is(err, errClock) {
 		return nil, err
@@ -130,18 +141,12 @@ func readRequest(data []byte, now time.Time) (*Request, error) {
 	if r.root, err = pki.ParseCertificatePEM(f.Root); err != nil {
 		return nil, fmt.Errorf("the node's root certificate: %w", err)
 	}
-	if !bytes.Equal(f.Root, pki.EncodeCertificatePEM(r.root)) {
-		return nil, errors.New("the node's root certificate has text around it")
-	}
 	if id, err := pki.CheckRoot(r.root, now); err != nil {
 		return nil, fmt.Errorf("the node's root certificate: %w", err)
 	} else if id != r.Node {
 		return nil, fmt.Errorf("the root certificate is that of %s: expected that of the node, %s %q", id, r.Node.Type, excerpt.Of(r.Node.ID))
 	}
 	if r.rootCSR != nil {
-		if f.InfoBundle == nil {
-			return nil, errors.New("it has the root key's signing request, which is for an info-bundle, and requests none")
-		}
 		if err := r.checkRootCSR(r.rootCSR); err != nil {
 			return nil, err
 		}
@@ -165,7 +170,26 @@ func readRequest(data []byte, now time.Time) (*Request, error) {
 			return nil, fmt.Errorf("info-bundle: %w", err)
 		}
 	}
+	r.hidden = f.checkHidden(r)
 	return r, r.checkDistinct()
+}
+
+// checkHidden returns an error if the file has something that the request's summary does not show: text
+// around the root certificate or the root key's signing request, or such a signing request without use.
+func (f *requestFile) checkHidden(r *Request) error {
+	if !bytes.Equal(f.Root, pki.EncodeCertificatePEM(r.root)) {
+		return errors.New("the node's root certificate has text around it")
+	}
+	if f.RootCSR == nil {
+		return nil
+	}
+	if f.InfoBundle == nil {
+		return errors.New("it has the root key's signing request, which is for an info-bundle, and requests none")
+	}
+	if csr, err := pki.ParseCSRPEM(f.RootCSR); err != nil || !bytes.Equal(f.RootCSR, pki.EncodeCSRPEM(csr.Raw)) {
+		return errors.New("the root key's signing request has text around it")
+	}
+	return nil
 }
 
 // formatTime formats a time for a request.
@@ -184,9 +208,6 @@ func (r *Request) checkRootCSR(pem []byte) error {
 	csr, err := pki.ParseCSRPEM(pem)
 	if err != nil {
 		return fmt.Errorf("the root key's signing request: %w", err)
-	}
-	if !bytes.Equal(pem, pki.EncodeCSRPEM(csr.Raw)) {
-		return errors.New("the root key's signing request has text around it")
 	}
 	if !bytes.Equal(csr.RawSubjectPublicKeyInfo, r.root.RawSubjectPublicKeyInfo) || !bytes.Equal(csr.RawSubject, r.root.RawSubject) {
 		return errors.New("the root key's signing request has another key or subject than the root certificate")

@@ -162,8 +162,19 @@ func TestTextInRequest(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := ReadRequest(data, time.Now()); !errors.Is(err, errFormat) {
+		if _, err := ReadRequest(data, time.Now()); !errors.Is(err, errFormat) || !strings.Contains(err.Error(), "peerlink request forget") {
 			t.Errorf("%s: %v", name, err)
+		}
+		// An earlier version may have stored it: what was signed for it is filed, and compared with, all the same.
+		writeFileT(t, string(data), d.Path(), "db", "offline", r.ID+".json")
+		if waiting, err := WaitingRequests(d, time.Now()); err != nil || len(waiting) != 1 {
+			t.Errorf("%s: %d requests wait, %v", name, len(waiting), err)
+		}
+		if f.InfoBundle != nil {
+			writeFileT(t, string(data), d.Path(), "db", "offline", "last-signed")
+			if last, err := lastSigned(d, time.Now()); err != nil || last == nil {
+				t.Errorf("%s: last signed: %v", name, err)
+			}
 		}
 		if err := Forget(ctx, d, r.ID); err != nil {
 			t.Fatal(err)
