@@ -303,12 +303,16 @@ func TestLogLevel(t *testing.T) {
 	}
 }
 
-// No request with a foreign name in Host is served.
+// No request with a foreign name in Host is served, nor one with something else than the number of a port after the colon.
 func TestRebinding(t *testing.T) {
 	s := open(t, Config{})
 	for host, want := range map[string]int{
 		"evil.example": http.StatusMisdirectedRequest, "localhost.evil.example:80": http.StatusMisdirectedRequest, "": http.StatusOK,
-		"127.0.0.1": http.StatusOK, "[::1]:1235": http.StatusOK, "localhost": http.StatusOK,
+		"127.0.0.1:22641.evil.example": http.StatusMisdirectedRequest, "localhost:1235.evil.example": http.StatusMisdirectedRequest,
+		"127.0.0.1:x": http.StatusMisdirectedRequest, "localhost:": http.StatusMisdirectedRequest, "127.0.0.1:65536": http.StatusMisdirectedRequest,
+		"[localhost]": http.StatusMisdirectedRequest, "[::1": http.StatusMisdirectedRequest, "[::1]evil.example": http.StatusMisdirectedRequest,
+		"127.0.0.1": http.StatusOK, "127.0.0.1:1235": http.StatusOK, "[::1]:1235": http.StatusOK, "[::1]": http.StatusOK,
+		"localhost": http.StatusOK, "localhost:1235": http.StatusOK,
 	} {
 		headers := []string{"Host", host}
 		if status, _, _ := ask(t, s, "GET", "/links", "", headers...); status != want {

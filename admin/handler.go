@@ -4,9 +4,9 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/netip"
+	"strconv"
 	"strings"
 
 	"peerlink/internal/httplimit"
@@ -88,16 +88,31 @@ func securityHeaders(next http.Handler) http.Handler {
 // as part of that site.
 func rejectForeignHost(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		host := r.Host
-		if h, _, err := net.SplitHostPort(host); err == nil {
-			host = h
-		}
-		if _, err := netip.ParseAddr(strings.Trim(host, "[]")); err != nil && host != "localhost" {
-			http.Error(w, "expected an IP address or localhost in the URL", http.StatusMisdirectedRequest)
+		if !isLocalHost(r.Host) {
+			http.Error(w, "expected an IP address or localhost in the URL, and no port or a number", http.StatusMisdirectedRequest)
 			return
 		}
 		next.ServeHTTP(w, r)
 	})
+}
+
+// isLocalHost reports whether the value of a header Host is localhost or an IP address, an IPv6 address in
+// brackets, with or without the number of a port.
+func isLocalHost(value string) bool {
+	if _, err := netip.ParseAddrPort(value); err == nil {
+		return true
+	}
+	host, port, hasPort := strings.Cut(value, ":")
+	if _, err := strconv.ParseUint(port, 10, 16); host == "localhost" {
+		return !hasPort || err == nil
+	}
+	if v6, ok := strings.CutPrefix(value, "["); ok {
+		v6, ok = strings.CutSuffix(v6, "]")
+		addr, err := netip.ParseAddr(v6)
+		return ok && err == nil && addr.Is6()
+	}
+	addr, err := netip.ParseAddr(value)
+	return err == nil && addr.Is4()
 }
 
 func (s *Server) getLinks(w http.ResponseWriter, r *http.Request) {

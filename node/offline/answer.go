@@ -177,18 +177,18 @@ func checkNotBefore(cert *x509.Certificate, now time.Time) error {
 	return nil
 }
 
-// assemble makes the info-bundle. It uses only the signed part of the answer, so that the
-// zip file can contain nothing else.
-func (r *Request) assemble(a *Answer) ([]byte, error) {
+// assemble makes the info-bundle, with the given content of root-ca.crt. It uses only the signed part of the
+// answer, so that the zip file can contain nothing else.
+func (r *Request) assemble(a *Answer, rootPEM []byte) ([]byte, error) {
 	csr := r.rootCSR
 	if csr == nil {
 		csr = a.rootCSR
 	}
-	return infobundle.Assemble(r.rootPEM, csr, a.nodeinfo, a.signature)
+	return infobundle.Assemble(rootPEM, csr, a.nodeinfo, a.signature)
 }
 
 func (r *Request) matchInfo(a *Answer, now time.Time) error {
-	data, err := r.assemble(a)
+	data, err := r.assemble(a, pki.EncodeCertificatePEM(r.root))
 	if err != nil {
 		return err
 	}
@@ -196,8 +196,8 @@ func (r *Request) matchInfo(a *Answer, now time.Time) error {
 	if err != nil {
 		return err
 	}
-	if b.Identity != r.Node || !bytes.Equal(b.RootPEM, r.rootPEM) {
-		return fmt.Errorf("it is the info-bundle of %s, or has another copy of the root certificate: expected the info-bundle of this node", b.Identity)
+	if b.Identity != r.Node || !b.Root.Equal(r.root) {
+		return fmt.Errorf("it is the info-bundle of %s, or has another root certificate: expected the info-bundle of this node", b.Identity)
 	}
 	if len(b.Nodeinfo) != len(r.info.files) {
 		return fmt.Errorf("it has %d files: expected %d", len(b.Nodeinfo), len(r.info.files))

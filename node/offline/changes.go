@@ -166,7 +166,7 @@ func lastSigned(d *node.Dir, now time.Time) (*Request, error) {
 	}
 	var r *Request
 	if err == nil {
-		r, err = ReadRequest(data, now)
+		r, err = readStored(data, now)
 	}
 	if err == nil && (r.info == nil || r.Node != d.Identity()) {
 		err = errors.New("it has no info-bundle of this node")

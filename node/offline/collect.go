@@ -128,13 +128,7 @@ func (c *collection) addAll(ctx context.Context, items []Requested) error {
 		header:  header{requestFormat, version, hex.EncodeToString(id)},
 		Created: formatTime(c.now), NodeType: self.Type.String(), NodeID: self.ID,
 	}
-	var err error
-	if c.file.Root, err = c.l.RootPEM(); err != nil {
-		return err
-	}
-	if c.file.RootCSR, err = c.l.RootCSR(); err != nil {
-		return err
-	}
+	c.file.Root = pki.EncodeCertificatePEM(c.d.Root())
 	var errs []error
 	for _, item := range items {
 		errs = append(errs, item.add(ctx, c))
@@ -270,6 +264,9 @@ func (a InfoBundle) add(_ context.Context, c *collection) error {
 	if err != nil {
 		return err
 	}
+	if c.file.RootCSR, err = c.rootCSR(); err != nil {
+		return err
+	}
 	c.date = date
 	c.file.InfoBundle = &infoBundleFile{File: path}
 	for _, f := range files {
@@ -279,6 +276,20 @@ func (a InfoBundle) add(_ context.Context, c *collection) error {
 		c.file.InfoBundle.Nodeinfo = append(c.file.InfoBundle.Nodeinfo, nodeinfoFile(f))
 	}
 	return nil
+}
+
+// rootCSR returns the root key's certificate signing request, in PEM without other text, or nil if there is
+// none yet.
+func (c *collection) rootCSR() ([]byte, error) {
+	data, err := c.l.RootCSR()
+	if data == nil || err != nil {
+		return nil, err
+	}
+	csr, err := pki.ParseCSRPEM(data)
+	if err != nil {
+		return nil, err
+	}
+	return pki.EncodeCSRPEM(csr.Raw), nil
 }
 
 // output checks the path of a file that is created when the answer is filed, and returns the

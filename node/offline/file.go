@@ -187,7 +187,11 @@ func (f *filing) items() error {
 	if f.r.info == nil {
 		return nil
 	}
-	bundle, err := f.r.assemble(f.a)
+	rootPEM, err := f.l.RootPEM()
+	if err != nil {
+		return err
+	}
+	bundle, err := f.r.assemble(f.a, rootPEM)
 	if err != nil {
 		return err
 	}

@@ -60,15 +60,14 @@ type header struct {
 	ID      string `json:"id"` // of the request: 32 random hex digits
 }
 
-// requestFile is the file of a request. The node's root certificate and the root key's signing
-// request are byte slices, because they are compared and copied byte by byte.
+// requestFile is the file of a request. Certificates and signing requests are in PEM, without other text.
 type requestFile struct {
 	header
 	Created     string           `json:"created"` // RFC 3339, UTC, whole seconds
 	NodeType    string           `json:"node_type"`
 	NodeID      string           `json:"node_id"`
 	Root        []byte           `json:"root_certificate"`
-	RootCSR     []byte           `json:"root_csr,omitempty"` // if missing, the offline machine makes it for an info-bundle
+	RootCSR     []byte           `json:"root_csr,omitempty"` // for an info-bundle; if missing, the offline machine makes it
 	ServerCerts []serverCertFile `json:"server_certs,omitempty"`
 	PeerCerts   []peerCertFile   `json:"peer_certs,omitempty"`
 	InfoBundle  *infoBundleFile  `json:"info_bundle,omitempty"`

@@ -92,7 +92,7 @@ func (r *Request) CheckConflicts(ctx context.Context, d *node.Dir) error {
 	var errs []error
 	checkSerial := func(serial string) {
 		if _, err := os.Lstat(filepath.Join(d.Path(), "certs", serial+".pem")); err == nil {
-			errs = append(errs, fmt.Errorf("the serial number %s was used before: certs has a certificate with it", serial))
+			errs = append(errs, fmt.Errorf("the serial number %s was used before: certs has a certificate with it; unless the answer to this request was filed, forget it on the online machine (\"peerlink request forget\"), and make a new one (\"peerlink request new\"), which has other serial numbers", serial))
 		} else if !errors.Is(err, fs.ErrNotExist) {
 			errs = append(errs, err)
 		}

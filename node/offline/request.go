@@ -34,12 +34,12 @@ type Request struct {
 	Node    pki.Identity // the node whose root key has to sign
 
 	root    *x509.Certificate
-	rootPEM []byte // content of root-ca.crt
 	rootCSR []byte // PEM; if nil, it has to be made for an info-bundle
 	servers []serverCert
 	peers   []peerCert
 	info    *infoBundle // nil if none is requested
 	raw     []byte      // content of the file
+	hidden  error       // what is in the file and not in the summary; nil if nothing is
 }
 
 // serverCert requests a certificate for one of the node's servers.
@@ -99,6 +99,16 @@ func sha256Hex(data []byte) string {
 // the root key. It fails if this machine's time, now, is more than a few minutes before the time
 // at which the request was made.
 func ReadRequest(data []byte, now time.Time) (*Request, error) {
+	r, err := readStored(data, now)
+	if err == nil && r.hidden != nil {
+		return nil, fmt.Errorf("signing request: %w: %w; if an earlier version of peerlink has made it, forget it (\"peerlink request forget\"), and make a new one", errFormat, r.hidden)
+	}
+	return r, err
+}
+
+// readStored does the same as [ReadRequest] for a request that is kept in the node's directory, where earlier
+// versions have stored some that ReadRequest refuses.
+func readStored(data []byte, now time.Time) (*Request, error) {
 	r, err := readRequest(data, now)
 	if errors.Is(err, errClock) {
 		return nil, err
@@ -115,7 +125,7 @@ func readRequest(data []byte, now time.Time) (*Request, error) {
 	if err := decode(data, requestFormat, &f, &f.header); err != nil {
 		return nil, err
 	}
-	r := &Request{ID: f.ID, rootPEM: f.Root, rootCSR: f.RootCSR, raw: bytes.Clone(data)}
+	r := &Request{ID: f.ID, rootCSR: f.RootCSR, raw: bytes.Clone(data)}
 	var err error
 	if r.Created, err = time.Parse(time.RFC3339, f.Created); err != nil || f.Created != formatTime(r.Created) {
 		return nil, fmt.Errorf("created %q: expected a time in UTC, for example 2026-01-31T12:00:00Z", excerpt.Of(f.Created))
@@ -160,7 +170,26 @@ func readRequest(data []byte, now time.Time) (*Request, error) {
 			return nil, fmt.Errorf("info-bundle: %w", err)
 		}
 	}
+	r.hidden = f.checkHidden(r)
 	return r, r.checkDistinct()
+}
+
+// checkHidden returns an error if the file has something that the request's summary does not show: text
+// around the root certificate or the root key's signing request, or such a signing request without use.
+func (f *requestFile) checkHidden(r *Request) error {
+	if !bytes.Equal(f.Root, pki.EncodeCertificatePEM(r.root)) {
+		return errors.New("the node's root certificate has text around it")
+	}
+	if f.RootCSR == nil {
+		return nil
+	}
+	if f.InfoBundle == nil {
+		return errors.New("it has the root key's signing request, which is for an info-bundle, and requests none")
+	}
+	if csr, err := pki.ParseCSRPEM(f.RootCSR); err != nil || !bytes.Equal(f.RootCSR, pki.EncodeCSRPEM(csr.Raw)) {
+		return errors.New("the root key's signing request has text around it")
+	}
+	return nil
 }
 
 // formatTime formats a time for a request.

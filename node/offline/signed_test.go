@@ -1,6 +1,7 @@
 package offline
 
 import (
+	"encoding/json"
 	"os"
 	"path/filepath"
 	"strings"
@@ -95,6 +96,51 @@ func TestSignedIsKnown(t *testing.T) {
 	recordSigned(t, first, offlineCopy)
 	mustCollect(t, older, peerCertFor(t, nodetest.New(t, ca, "c.example.com:1")))
 	checkRefused(t, mustCollect(t, older, peerCertFor(t, bob)), offlineCopy, "keeps it for ever", first.peers[0].subnet, first.ID[:8])
+}
+
+// After a request that was changed on its way has been signed, the unchanged one is refused, with the way out:
+// to forget it, and to make a new one, which can be signed and filed.
+func TestChangedRequestWasSigned(t *testing.T) {
+	n, items, out := fullRequest(t)
+	offlineCopy := copyTree(t, n.Path())
+	for _, c := range []struct {
+		name   string
+		item   Requested
+		change func(f *requestFile)
+	}{
+		{"server", items[0], func(f *requestFile) { f.ServerCerts[0].CSR = string(serverCSR(t, n.Identity())) }},
+		{"peer", items[2], func(f *requestFile) {
+			f.PeerCerts[0].Subnet = strings.Replace(f.PeerCerts[0].Subnet, "00", "07", 1)
+			f.PeerCerts[0].Bundle = readFileT(t, nodetest.New(t, da, "evil.example.com:1").Bundle(t))
+		}},
+	} {
+		r := mustCollect(t, n.Dir, c.item)
+		var f requestFile
+		if err := json.Unmarshal(r.Encode(), &f); err != nil {
+			t.Fatal(err)
+		}
+		c.change(&f)
+		data, err := encode(&f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		changed, err := ReadRequest(data, time.Now())
+		if err != nil {
+			t.Fatal(err)
+		}
+		recordSigned(t, changed, offlineCopy)
+		checkRefused(t, r, offlineCopy, "serial number "+r.certificates()[0].Serial, r.ID[:8], "peerlink request forget", "peerlink request new")
+		if err := Forget(ctx, n.Dir, r.ID); err != nil {
+			t.Fatal(err)
+		}
+		again := mustCollect(t, n.Dir, c.item)
+		recordSigned(t, again, offlineCopy)
+		mustFile(t, n.Dir, signed(t, again, n.Key))
+		checkOutputs(t, n.Dir, again)
+		if err := again.CheckConflicts(ctx, n.Dir); err == nil || !strings.Contains(err.Error(), "certs has a certificate with it") || !strings.Contains(err.Error(), "peerlink request new") {
+			t.Errorf("%s: a serial number in certs of %s: %v", c.name, out, err)
+		}
+	}
 }
 
 // Records that an editor or a shell on Windows has saved are read like the original

@@ -50,7 +50,7 @@ type Item struct {
 	Subnet     string   `json:"subnet,omitempty"`  // given to the peer by an accounting authority
 	Date       string   `json:"date,omitempty"`    // of an info-bundle
 	Servers    []string `json:"servers,omitempty"` // "host:port", of the peer or in the own info-bundle
-	Files      []string `json:"files,omitempty"`   // names of the files in the info-bundle that is made, or of the node that replaces a peer
+	Files      []string `json:"files,omitempty"`   // names of the files in the info-bundle that is made, or of the new peer
 	// Hashes are the SHA-256 of the Files, in hex.
 	Hashes map[string]string `json:"sha256,omitempty"`
 	// The other values of stomp.toml in the same info-bundle.
@@ -98,13 +98,12 @@ func peerItem(p peerCert) Item {
 	i := Item{
 		Kind: KindPeerCert, Type: p.bundle.Identity.Type.String(), ID: p.bundle.Identity.ID,
 		Fingerprint: pki.Fingerprint(p.bundle.Root.PublicKey), Words: words(p.bundle.Root.PublicKey), Serial: pki.SerialHex(p.serial), Subnet: p.subnet, Servers: p.stomp.Servers,
+		Host: p.stomp.Host, Destination: p.stomp.Destination, ContentTypes: p.stomp.AcceptedContentTypes, BundleURLs: p.stomp.BundleURLs,
+		Login: p.stomp.Login, Passcode: p.stomp.Passcode != nil, Date: p.bundle.UpdatedAt(), RevokedKeys: len(node.RevokedIn(p.bundle)),
 	}
+	i.addFiles(p.bundle.Nodeinfo)
 	if old := p.replaces; old != nil {
 		i.Kind, i.Replaces, i.ReplacedFingerprint, i.KeepSubnet = KindReplacement, old.id, pki.Fingerprint(old.root.PublicKey), old.keepSubnet
-		i.Host, i.Destination, i.ContentTypes, i.BundleURLs = p.stomp.Host, p.stomp.Destination, p.stomp.AcceptedContentTypes, p.stomp.BundleURLs
-		i.Login, i.Passcode, i.Date = p.stomp.Login, p.stomp.Passcode != nil, p.bundle.UpdatedAt()
-		i.RevokedKeys = len(node.RevokedIn(p.bundle))
-		i.addFiles(p.bundle.Nodeinfo)
 	}
 	return i
 }
@@ -148,7 +147,7 @@ func (i Item) Details(now time.Time) (rows [][2]string) {
 		add("valid until", now.AddDate(0, 0, i.Days).UTC().Format(time.DateOnly))
 	case KindPeerCert:
 		add("root key in words", i.Words)
-		add("valid", "without end: it can not be taken back, only the link can be ended")
+		rows = append(rows, i.peerDetails()...)
 	case KindReplacement:
 		add("root key in words", i.Words)
 		add("in the place of", i.Replaces)
@@ -161,10 +160,7 @@ func (i Item) Details(now time.Time) (rows [][2]string) {
 		default:
 			add("accounts", "none of "+i.Replaces+", whose link ends for good")
 		}
-		add("valid", "without end: it can not be taken back, only the link can be ended")
-		add("info-bundle made", i.Date)
-		add("revoked server keys", strconv.Itoa(i.RevokedKeys))
-		rows = append(rows, i.bundleDetails()...)
+		rows = append(rows, i.peerDetails()...)
 	case KindRootCSR:
 		add("root key", i.Fingerprint)
 		add("in words", i.Words)
@@ -173,6 +169,16 @@ func (i Item) Details(now time.Time) (rows [][2]string) {
 		add("filed as", i.Output)
 	}
 	return rows
+}
+
+// peerDetails returns the validity of a peer certificate, and the values in the peer's info-bundle that are
+// not part of String.
+func (i Item) peerDetails() [][2]string {
+	return append([][2]string{
+		{"valid", "without end: it can not be taken back, only the link can be ended"},
+		{"info-bundle made", i.Date},
+		{"revoked server keys", strconv.Itoa(i.RevokedKeys)},
+	}, i.bundleDetails()...)
 }
 
 // bundleDetails returns the values in an info-bundle that are not part of String.

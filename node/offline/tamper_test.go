@@ -131,6 +131,87 @@ func TestTamperedRequest(t *testing.T) {
 	}
 }
 
+// A request in which the node's root certificate, or the root key's signing request, has text around it, or
+// that has such a signing request and no use for it, is refused: nothing else than the summary shows could be
+// in a request that is signed. The text that OpenSSL writes into root-ca.crt is not in a request, and still in
+// the info-bundle, because peers compare that file byte by byte.
+func TestTextInRequest(t *testing.T) {
+	n, items, out := fullRequest(t)
+	root := append([]byte("Certificate:\n    Data:\n"), readFileT(t, n.Path(), "root-ca.crt")...)
+	writeFileT(t, string(root), n.Path(), "root-ca.crt")
+	csr := newRootCSR(t, n)
+	writeFileT(t, "Certificate Request:\n"+string(csr), n.Path(), "db", "root-ca.csr")
+	d, err := node.Open(n.Path())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, change := range map[string]func(f *requestFile){
+		"text before the root certificate":         func(f *requestFile) { f.Root = append([]byte("x\n"), f.Root...) },
+		"an empty line after the root certificate": func(f *requestFile) { f.Root = append(f.Root, '\n') },
+		"text before the signing request":          func(f *requestFile) { f.RootCSR = append([]byte("x\n"), f.RootCSR...) },
+		"an empty line after the signing request":  func(f *requestFile) { f.RootCSR = append(f.RootCSR, '\n') },
+		"a signing request without use":            func(f *requestFile) { f.InfoBundle = nil },
+	} {
+		var f requestFile
+		r := mustCollect(t, d, items...)
+		if err := json.Unmarshal(r.Encode(), &f); err != nil {
+			t.Fatal(err)
+		}
+		change(&f)
+		data, err := encode(&f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := ReadRequest(data, time.Now()); !errors.Is(err, errFormat) || !strings.Contains(err.Error(), "peerlink request forget") {
+			t.Errorf("%s: %v", name, err)
+		}
+		// An earlier version may have stored it: what was signed for it is filed, and compared with, all the same.
+		writeFileT(t, string(data), d.Path(), "db", "offline", r.ID+".json")
+		if waiting, err := WaitingRequests(d, time.Now()); err != nil || len(waiting) != 1 {
+			t.Errorf("%s: %d requests wait, %v", name, len(waiting), err)
+		}
+		if f.InfoBundle != nil {
+			writeFileT(t, string(data), d.Path(), "db", "offline", "last-signed")
+			if last, err := lastSigned(d, time.Now()); err != nil || last == nil {
+				t.Errorf("%s: last signed: %v", name, err)
+			}
+		}
+		if err := Forget(ctx, d, r.ID); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if r := mustCollect(t, d, items[0]); r.rootCSR != nil {
+		t.Error("a request without an info-bundle has the root key's signing request")
+	}
+	r := mustCollect(t, d, items[3])
+	mustFile(t, d, signed(t, r, n.Key))
+	if b := nodetest.ReadBundle(t, filepath.Join(out, "bundle.zip")); !bytes.Equal(b.RootPEM, root) {
+		t.Errorf("the info-bundle has another root-ca.crt:\n%s", b.RootPEM)
+	}
+}
+
+// What the operator is shown differs if the info-bundle of a new peer is another one that its owner has signed,
+// whatever it differs in.
+func TestOtherBundleOfPeer(t *testing.T) {
+	n, peer := nodetest.New(t, aa, "aa.example.com:1234"), nodetest.New(t, ca, "ca.example.com:1234")
+	shown := make(map[string]string)
+	for _, host := range []string{"/", "other", "/\"\nlogin = \"a\"\npasscode = \"b", "/\"\nlogin = \"a\"\npasscode = \"c"} {
+		writeFileT(t, "servers = [\"ca.example.com:1234\"]\ndestination = \"/d\"\nhost = \""+host+"\"\n", peer.Path(), "nodeinfo", "stomp.toml")
+		r := mustCollect(t, n.Dir, peerCertFor(t, peer))
+		item := r.Summary()[0]
+		item.Serial, item.Date = "", "" // differ in any case
+		delete(item.Hashes, infobundle.UpdatedAt)
+		text := fmt.Sprint(item, item.Details(time.Now()))
+		if other, ok := shown[text]; ok {
+			t.Errorf("%q and %q are shown as the same: %s", host, other, text)
+		}
+		shown[text] = host
+		if err := Forget(ctx, n.Dir, r.ID); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 // unsigned reports whether a field of the request has no influence on what is
 // signed, so that the answer, with the right hash, has only what was requested. For
 // these fields, the online machine uses its own copy of the request. Of a peer's

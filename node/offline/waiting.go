@@ -47,7 +47,7 @@ func loadWaiting(d *node.Dir, id string, now time.Time) (*Request, error) {
 	if err != nil {
 		return nil, err
 	}
-	r, err := ReadRequest(data, now)
+	r, err := readStored(data, now)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}

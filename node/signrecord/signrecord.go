@@ -197,7 +197,9 @@ func (r Record) Compare(c Certificate) (recorded bool, err error) {
 		case old.Certificate == c:
 			return true, nil
 		case old.Serial == c.Serial:
-			contradicts("the serial number %s was used before, for the %s of %s %s with the key %s", c.Serial, old.Kind, old.NodeType, old.NodeID, old.Fingerprint)
+			errs = append(errs, fmt.Errorf("the serial number %s was used before, for the %s of %s %s with the key %s, which was signed here on %s for the request %.8s (line %d of db/offline/%s): "+
+				"this request or the earlier one was changed on its way here; forget the request on the online machine (\"peerlink request forget\"), and make a new one (\"peerlink request new\"), which has other serial numbers",
+				c.Serial, old.Kind, old.NodeType, old.NodeID, old.Fingerprint, old.Time, old.Request, i+1, Name))
 		}
 		if old.Kind != PeerCert || c.Kind != PeerCert || c.takesPlaceOf(old.Certificate) || !r.Current(i) {
 			continue

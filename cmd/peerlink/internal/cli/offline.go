@@ -57,7 +57,10 @@ FILE.csr will be filed as FILE.crt.
 --replace PEER=FILE.zip asks for what "peerlink peer replace PEER FILE.zip" does on
 a machine with the root key: the node in the file takes the place of a peer whose
 owner has lost the root key, once the answer is filed. An accounting authority
-says with --subnet whether the node gets the peer's subnet, and so its accounts.`,
+says with --subnet whether the node gets the peer's subnet, and so its accounts.
+
+--fingerprint is for one info-bundle: with several, type the fingerprints on a
+terminal, or make several requests.`,
 		Example: `  peerlink request new /media/stick/request.json --csr server.csr --peer bob.zip --bundle me.zip
   peerlink request new /media/stick/request.json --replace 1234abcd=new-node.zip --fingerprint 'aardvark adroitness …'`,
 		Args: someArgs(1, 1),
@@ -120,6 +123,9 @@ func (f requestFlags) outputs() []string {
 // readRequested reads and checks the files that the flags name, and returns what the flags request:
 // at least one item. For each peer, it asks the operator to confirm the root key if necessary.
 func (a *app) readRequested(ctx context.Context, d *node.Dir, f requestFlags) ([]offline.Requested, error) {
+	if n := len(f.peers) + len(f.replace); n > 1 && f.trust.fingerprint != "" {
+		return nil, usagef("--fingerprint is for one info-bundle, and there are %d: make a request for each (several may wait), or leave --fingerprint out and type the fingerprints on a terminal, which asks for each that is needed", n)
+	}
 	var requested []offline.Requested
 	for _, path := range f.csrs {
 		data, err := readText(ctx, path, maxInputFile)

@@ -85,6 +85,7 @@ channel than the bundle's, or look it up in a registry that you trust.`,
 			default:
 				a.printMessage("%s was known already, and so is all that this bundle says (%s): nothing to do.", id, orNone(res.Peer.UpdatedAt))
 			}
+			a.warnDeactivated(id.ID, res.Peer.Deactivated)
 			if res.Peer.SubCA == nil {
 				return err
 			}
@@ -131,6 +132,7 @@ The node must have been signed here first ("peerlink peer sign"). From then on
 				a.printMessage("%s is registered. A running \"peerlink serve\" links to it within seconds.", p.Identity)
 				a.warnOtherSubnet(d, p)
 			}
+			a.warnDeactivated(p.Identity.ID, p.Deactivated)
 			return a.updateKustomize(d, p)
 		},
 	})
@@ -279,6 +281,14 @@ type signedPeer struct {
 	Renewed bool     `json:"renewed"` // the certificate is a new one for a known peer
 	Updated bool     `json:"updated"` // newer info of a known peer was taken over
 	Peer    peerInfo `json:"peer"`
+}
+
+// warnDeactivated warns that there is no link with a peer if it has been deactivated. date is the result of
+// [node.Dir.Deactivated].
+func (a *app) warnDeactivated(id, date string) {
+	if date != "" {
+		a.warn("peer %s is deactivated (%s): the link was ended for good, no message goes to it or comes from it, and its ID can not be used here again; for another link its owner needs a node with another ID.", id, date)
+	}
 }
 
 // changedPeer prints, if asJSON is set, a peer that a command has changed.

@@ -256,6 +256,10 @@ func (p *peerAdding) finish(asJSON bool) error {
 // peer's.
 func (p *peerAdding) printMissing() {
 	id := p.peer.Identity.ID
+	if p.peer.Deactivated != "" {
+		p.a.warnDeactivated(id, p.peer.Deactivated)
+		return
+	}
 	if p.peer.SubCA != nil {
 		p.a.printMessage("Nothing is missing here: a running \"peerlink serve\" links to %s as soon as its owner has registered\nthe certificate %s.", id, p.d.IssuedFile(id))
 		return

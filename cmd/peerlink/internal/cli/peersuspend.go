@@ -50,7 +50,13 @@ func (a *app) peerResumeCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if changed {
+			date, err := d.Deactivated(id)
+			if err != nil {
+				return err
+			}
+			if date != "" {
+				a.warnDeactivated(id, date)
+			} else if changed {
 				a.printMessage("The link with %s is resumed. A running \"peerlink serve\" connects within seconds.", id)
 			} else {
 				a.printMessage("The link with %s was not suspended.", id)
