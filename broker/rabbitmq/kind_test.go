@@ -32,6 +32,7 @@ func TestKind(t *testing.T) {
 		{amqp.Table{"x-queue-type": "quorum"}, kind{queueType: Quorum}, "limit=20"},
 		{amqp.Table{"x-queue-type": "quorum", "x-delivery-limit": 7}, kind{queueType: Quorum, limit: 7}, "level=INFO"},
 		{amqp.Table{"x-queue-type": "quorum", "x-delivery-limit": 2}, kind{queueType: Quorum, limit: 2}, "level=WARN"},
+		{amqp.Table{"x-queue-type": "quorum", "x-delivery-limit": minLimit}, kind{queueType: Quorum, limit: minLimit}, "level=INFO"},
 		{amqp.Table{"x-queue-type": "quorum", "x-delivery-limit": -1}, kind{queueType: Quorum, limit: noLimit}, ""},
 	} {
 		log := new(logBuffer)

@@ -344,7 +344,7 @@ func describePeer(d *node.Dir, p *node.Peer) peerInfo {
 		if c == nil {
 			return nil
 		}
-		return &certInfo{filepath.Join(d.Path(), "peers", p.Identity.ID, name), fmt.Sprintf("%X", c.SerialNumber), c.NotAfter.UTC()}
+		return &certInfo{filepath.Join(d.Path(), "peers", p.Identity.ID, name), pki.SerialHex(c.SerialNumber), c.NotAfter.UTC()}
 	}
 	info := peerInfo{
 		ID:               p.Identity.ID,

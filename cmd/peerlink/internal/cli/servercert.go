@@ -175,7 +175,7 @@ type madeCert struct {
 }
 
 func (a *app) showServerCert(path, key string, cert *x509.Certificate, asJSON bool) error {
-	if err := a.result(asJSON, madeCert{path, key, fmt.Sprintf("%X", cert.SerialNumber), cert.NotAfter.UTC()}, path); err != nil {
+	if err := a.result(asJSON, madeCert{path, key, pki.SerialHex(cert.SerialNumber), cert.NotAfter.UTC()}, path); err != nil {
 		return err
 	}
 	a.printMessage("Valid until %s. Put it on the server, beside its key: \"peerlink serve --server-cert --server-key\".", cert.NotAfter.UTC().Format(time.DateOnly))

@@ -22,7 +22,7 @@ type serverCertInfo struct {
 }
 
 func describeServerCert(cert *x509.Certificate, revoked node.RevokedKeys, now time.Time) serverCertInfo {
-	info := serverCertInfo{fmt.Sprintf("%X", cert.SerialNumber), pki.Fingerprint(cert.PublicKey), cert.NotBefore.UTC(), cert.NotAfter.UTC(), "valid"}
+	info := serverCertInfo{pki.SerialHex(cert.SerialNumber), pki.Fingerprint(cert.PublicKey), cert.NotBefore.UTC(), cert.NotAfter.UTC(), "valid"}
 	switch {
 	case revoked.Has(cert):
 		info.State = "revoked"
@@ -39,8 +39,8 @@ func (a *app) serverCertListCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "list",
 		Short: "List the server certificates that were signed for this node",
-		Long: `Lists the server certificates that the root key has signed for this node, the
-oldest first: those with a copy in certs/. KEY is the fingerprint of the server's
+		Long: `Lists the server certificates that the root key has signed for this node, sorted
+by the start of their validity: those with a copy in certs/. KEY is the fingerprint of the server's
 key, which "server-cert revoke" takes. Certificates of the same key have the same.`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {

@@ -97,7 +97,7 @@ func (a *app) renewServerCert(ctx context.Context, d *node.Dir, r *renewal) erro
 		return err
 	}
 	if err := replacePair(r, pki.EncodeCertificatePEM(cert), keyPEM, oldKey); err != nil {
-		return fmt.Errorf("%w; the new certificate is certs/%X.pem in the node's directory", err, cert.SerialNumber)
+		return fmt.Errorf("%w; the new certificate is certs/%s.pem in the node's directory", err, pki.SerialHex(cert.SerialNumber))
 	}
 	return a.showServerCert(r.certFile, r.keyFile, cert, r.asJSON)
 }

@@ -63,7 +63,7 @@ func (a *app) swptServerCommand() *cobra.Command {
 	s.serverBufferOption(c, "b")
 	return a.swpt(c, &s, func(ctx context.Context, d *node.Dir, cfg link.Config, _ []string) error {
 		var err error
-		if cfg.Certificate, err = loadCertificate(d, s.serverCert, s.serverKey, cfg.Log); err != nil {
+		if cfg.Certificate, err = loadCertificate(d, filepath.Clean(s.serverCert), filepath.Clean(s.serverKey), cfg.Log); err != nil {
 			return err
 		}
 		listeners, err := s.listeners(c.Flags())
@@ -94,7 +94,7 @@ another process sends from the queue, it waits.`,
 		if cfg.Proxy, err = s.proxy.config(ctx, func(text string) { cfg.Log.Warn(text) }); err != nil {
 			return err
 		}
-		if cfg.Certificate, err = loadCertificate(d, s.serverCert, s.serverKey, cfg.Log); err != nil {
+		if cfg.Certificate, err = loadCertificate(d, filepath.Clean(s.serverCert), filepath.Clean(s.serverKey), cfg.Log); err != nil {
 			return err
 		}
 		return link.NewQueueSender(cfg, args[0], args[1]).Run(ctx)
