@@ -14,6 +14,7 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rsa"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -193,21 +194,37 @@ func callWith(ctx context.Context, socket string, f func(agent.ExtendedAgent) er
 	return f(agent.NewClient(&limitedConn{Conn: conn, left: maxAnswer}))
 }
 
-// limitedConn is a connection from which no more than left bytes can be read.
+// limitedConn is a connection from which no more than left bytes of one answer can be read. An answer
+// begins with its length, for which the library allocates memory as soon as it has read it.
 type limitedConn struct {
 	net.Conn
-	left int
+	left   int
+	length []byte // what has been read of the length
 }
+
+const lengthBytes = 4
 
 // Read implements [io.Reader].
 func (c *limitedConn) Read(p []byte) (int, error) {
-	if c.left == 0 {
-		return 0, fmt.Errorf("the agent answers with more than %d bytes", maxAnswer)
+	limit := c.left
+	if missing := lengthBytes - len(c.length); missing > 0 {
+		limit = missing
 	}
-	n, err := c.Conn.Read(p[:min(len(p), c.left)])
+	if limit == 0 {
+		return 0, errAnswerTooLong
+	}
+	n, err := c.Conn.Read(p[:min(len(p), limit)])
 	c.left -= n
+	if len(c.length) < lengthBytes {
+		c.length = append(c.length, p[:n]...)
+		if len(c.length) == lengthBytes && binary.BigEndian.Uint32(c.length) > maxAnswer-lengthBytes {
+			return 0, errAnswerTooLong
+		}
+	}
 	return n, err
 }
+
+var errAnswerTooLong = fmt.Errorf("the agent answers with more than %d bytes", maxAnswer)
 
 // encode returns a signature of the agent in the encoding of X.509, after it has verified it.
 func (k *Key) encode(sig *ssh.Signature, message []byte) ([]byte, error) {
