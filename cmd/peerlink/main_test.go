@@ -88,7 +88,7 @@ func TestScripts(t *testing.T) {
 			env.Setenv("PATH", bin+string(os.PathListSeparator)+env.Getenv("PATH"))
 			// The scripts must not depend on settings of the machine.
 			env.Setenv("NO_COLOR", "1")
-			env.Setenv("XDG_STATE_HOME", filepath.Join(env.WorkDir, ".state"))
+			env.Setenv("XDG_STATE_HOME", filepath.Join(env.WorkDir, ".s"))
 			for i := range 4 {
 				l, err := net.Listen("tcp", "127.0.0.1:0")
 				if err != nil {
