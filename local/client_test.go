@@ -199,6 +199,44 @@ func TestPasscodeNeedsNoNewSpace(t *testing.T) {
 	}
 }
 
+// A generated passcode of which the line ends as in Windows is replaced, and so is the end of the line. A
+// passcode behind a symbolic link was chosen by the operator, and what is not a file is no passcode.
+func TestPasscodeForms(t *testing.T) {
+	old := newPasscode()
+	for name, test := range map[string]struct {
+		make      func(path string) error
+		new, fail bool
+	}{
+		"Windows": {func(path string) error { return os.WriteFile(path, []byte(old+"\r\n"), 0o600) }, true, false},
+		"link": {func(path string) error {
+			target := filepath.Join(t.TempDir(), "secret")
+			return errors.Join(os.WriteFile(target, []byte(old+"\n"), 0o600), os.Symlink(target, path))
+		}, false, false},
+		"folder": {func(path string) error { return os.Mkdir(path, 0o700) }, false, true},
+	} {
+		dir := stateDir(t)
+		path := filepath.Join(dir, passcodeFile)
+		if err := test.make(path); err != nil {
+			t.Fatal(err)
+		}
+		for range 2 {
+			d, err := openOnly(t, dir, "127.0.0.1:0")
+			if (err != nil) != test.fail {
+				t.Fatalf("%s: %v", name, err)
+			}
+			if test.fail {
+				continue
+			}
+			if got, err := readPasscode(path); err != nil || (got != old) != test.new {
+				t.Errorf("%s: %q, %v; the old one is %q", name, got, err, old)
+			}
+			if err := d.Close(); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+}
+
 // If no door is open, Dial returns errNotOpen.
 func TestDialNotOpen(t *testing.T) {
 	h := newHouse(t, nil)

@@ -98,7 +98,7 @@ func invalidateGenerated(path string) (chosen bool, err error) {
 		return false, nil
 	case err != nil:
 		return false, err
-	case !isGenerated(secret):
+	case !isGenerated(secret) || isLink(path):
 		return true, nil
 	}
 	if err := overwrite(path, noPasscode); err != nil {
@@ -107,20 +107,33 @@ func invalidateGenerated(path string) (chosen bool, err error) {
 	return false, nil
 }
 
-// overwrite replaces the line in the file, which contains a generated passcode or noPasscode, in place by another
-// one of the same length.
+// isLink reports whether the path is that of a symbolic link, which only the operator can have made.
+func isLink(path string) bool {
+	info, err := os.Lstat(path)
+	return err == nil && info.Mode()&fs.ModeSymlink != 0
+}
+
+// overwrite replaces the content of the file, which is a line with a generated passcode or noPasscode, in place by
+// another line of the same length.
 func overwrite(path, line string) error {
-	f, err := os.OpenFile(path, os.O_WRONLY, 0)
+	f, err := os.OpenFile(path, os.O_WRONLY|durable.NoFollow, 0)
 	if err != nil {
 		return err
 	}
-	_, err = f.WriteAt([]byte(line+"\n"), 0)
-	return cmp.Or(err, f.Sync(), f.Close())
+	defer f.Close()
+	n, err := f.WriteAt([]byte(line+"\n"), 0)
+	if err == nil {
+		err = f.Truncate(int64(n)) // an editor may have changed how the line ends
+	}
+	return cmp.Or(err, f.Sync())
 }
 
 // readPasscode reads the file. It returns errExposed if other users have access to the file,
 // or if it belongs to another user, and [fs.ErrNotExist] if there is no passcode.
 func readPasscode(path string) (string, error) {
+	if info, err := os.Stat(path); err == nil && !info.Mode().IsRegular() { // opening a FIFO could take for ever
+		return "", fmt.Errorf("%s is not a passcode: it is no regular file; remove it, and a new one is made at the next start", path)
+	}
 	f, err := os.Open(path)
 	if err != nil {
 		return "", fmt.Errorf("read passcode for local applications: %w", err)

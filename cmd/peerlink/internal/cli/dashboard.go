@@ -69,6 +69,9 @@ with which messages that are set aside can be seen there, sent again and dropped
 whoever has it can do that, so keep it for yourself. It is valid until the service
 ends. A browser does not send it as a part of the address.
 
+If the service has no port for the users of its machine, it prints the token alone,
+and how to forward a port to the service's socket.
+
 If several services run for the node's directory, it prints the link of each.`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -137,13 +140,23 @@ func findDashboard(ctx context.Context, r serviceRecord) (dashboardLink, error) 
 	return line, nil
 }
 
-// showDashboard prints a link with the token.
+// showDashboard prints a link with the token or, if the service has no port for local users, the token alone.
+// Another user's program may listen on any port that is not the service's own: a link to it would give that
+// program the token.
 func (a *app) showDashboard(l dashboardLink) {
-	url := l.URL
-	if url == "" {
-		url = "http://localhost:8122/"
-		socket := strings.TrimPrefix(l.Admin, admin.UnixAddress(""))
-		a.printMessage("The dashboard has no port. Forward one to its socket first, with: ssh -L 8122:%s SERVER", terminal.Line(socket))
+	if l.URL != "" {
+		a.print("%s", terminal.Line(l.URL+"#token="+l.Token))
+		return
 	}
-	a.print("%s", terminal.Line(url+"#token="+l.Token))
+	socket := strings.TrimPrefix(l.Admin, admin.UnixAddress(""))
+	a.printMessage("The dashboard has no port of its own for the users of this machine. From another machine, forward a port to its socket:")
+	a.printMessage("    %s", terminal.Line(forwardCommand(socket)))
+	a.printMessage("If that succeeds, open http://127.0.0.1:8122/ there, and give this token where the page asks for it:")
+	a.print("%s", terminal.Line(l.Token))
+}
+
+// forwardCommand returns the command that forwards a port to a socket. It fails, and does not only warn, if another
+// program has the port, and names the address, since a browser may use another one for localhost.
+func forwardCommand(socket string) string {
+	return "ssh -N -o ExitOnForwardFailure=yes -L 127.0.0.1:8122:" + socket + " SERVER"
 }
