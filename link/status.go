@@ -37,12 +37,14 @@ type PeerStatus struct {
 	Type string `json:"type,omitempty"` // empty while the peer's files cannot be read
 	// State is the result of [node.Peer.State], "unreadable" if the peer's files could
 	// never be read, or "gone" if they do not exist any more.
-	State       string       `json:"state"`
-	Deactivated string       `json:"deactivated,omitempty"` // the date
-	Servers     []string     `json:"servers"`               // the peer's addresses, from its stomp.toml
-	InfoBundle  string       `json:"info_bundle,omitempty"` // the date of the info-bundle with these addresses
-	Queues      []string     `json:"queues"`                // the queues in the broker that lead to the peer
-	Connections []Connection `json:"connections"`           // those that carry messages, the oldest first
+	State       string   `json:"state"`
+	Deactivated string   `json:"deactivated,omitempty"` // the date
+	Servers     []string `json:"servers"`               // the peer's addresses, from its stomp.toml
+	InfoBundle  string   `json:"info_bundle,omitempty"` // the date of the info-bundle with these addresses
+	// Queues are the peer's queues in the broker, whatever its state is: those of a suspended or deactivated
+	// peer may have messages. They do not exist if no link with the peer was ever active.
+	Queues      []string     `json:"queues"`
+	Connections []Connection `json:"connections"` // those that carry messages, the oldest first
 	Counts      Counts       `json:"counts"`
 	// LastError is the last error in a direction that has not worked since. It may quote what
 	// the peer has written.
@@ -207,13 +209,12 @@ func (r *reconciler) setHealth(err error) {
 func (p *peer) status(s *shared, now time.Time) PeerStatus {
 	st := PeerStatus{
 		ID: p.id, State: "unreadable",
-		Servers: []string{}, Queues: []string{}, Connections: []Connection{},
+		Servers: []string{}, Queues: append([]string{}, p.queues(s)...), Connections: []Connection{},
 		Counts: p.stats.counts(), Certificates: expiries(p.certificates(), now),
 	}
 	state, np := p.state.Load(), p.lastContent.Load()
 	if state != nil {
 		np = state.Peer
-		st.Queues = append(st.Queues, state.binding.Queues...)
 	}
 	if np != nil {
 		st.Name = np.Name
@@ -242,6 +243,22 @@ func (p *peer) status(s *shared, now time.Time) PeerStatus {
 	}
 	st.Confirm, st.ConfirmHistogram, st.HandshakeHistogram = t.confirmLatencies.timing(wall), t.confirmLatencies.histogram(), t.handshakes.histogram()
 	return st
+}
+
+// queues returns the names of the peer's queues. Without an active link, they result from what was read last of the
+// peer's directory; if it could never be read, only the first queue is known.
+func (p *peer) queues(s *shared) []string {
+	if state := p.state.Load(); state != nil {
+		return state.binding.Queues
+	}
+	count := 1
+	if np := p.lastContent.Load(); np != nil && s.cfg.AllQueues {
+		count = np.Queues
+	}
+	if s.receiveOnly {
+		count = 0
+	}
+	return s.cfg.QueuePattern.Names(p.id, count)
 }
 
 // heldMessages returns the messages that wait to become dead letters, by queue, if an operator has to

@@ -76,9 +76,7 @@ func BindingOf(d *node.Dir, p *node.Peer, v smp.View, pattern QueuePattern) (bro
 			return q, fmt.Errorf("peer %s: %w", p.Identity.ID, err)
 		}
 	}
-	for n := range p.Queues {
-		q.Queues = append(q.Queues, pattern.Name(p.Identity.ID, n))
-	}
+	q.Queues = pattern.Names(p.Identity.ID, p.Queues)
 	return q, nil
 }
 
@@ -135,4 +133,12 @@ func (p QueuePattern) Name(nodeID string, n int) string {
 		name += "." + strconv.Itoa(n)
 	}
 	return name
+}
+
+// Names returns the names of the first count queues of a peer.
+func (p QueuePattern) Names(nodeID string, count int) (names []string) {
+	for n := range count {
+		names = append(names, p.Name(nodeID, n))
+	}
+	return names
 }

@@ -145,8 +145,8 @@ func (k *queueAdmin) queues(ctx context.Context) ([]peerQueue, error) {
 		if err == nil && k.allQueues {
 			count = p.Queues
 		}
-		for n := range count {
-			queues = append(queues, peerQueue{name: k.pattern.Name(id, n), peerID: id, alias: one.Name, peer: p, err: err})
+		for _, name := range k.pattern.Names(id, count) {
+			queues = append(queues, peerQueue{name: name, peerID: id, alias: one.Name, peer: p, err: err})
 		}
 	}
 	if k.nonEmpty == nil {

@@ -170,7 +170,8 @@ func (s *serviceStatus) messageSteps() (steps []string) {
 	}
 	for i := range l.Peers {
 		p := &l.Peers[i]
-		if q := l.QueueOf(*p); q.Oldest != nil && l.At.Sub(*q.Oldest) > maxQueueAge {
+		// Messages for a peer that this node has suspended are meant to wait.
+		if q := l.QueueOf(*p); p.State != "suspended" && q.Oldest != nil && l.At.Sub(*q.Oldest) > maxQueueAge {
 			steps = append(steps, fmt.Sprintf("%s for %s, the oldest for %s, and the link is %s: \"peerlink doctor %s\" says why.",
 				countOf(q.Messages, "message waits", "messages wait"), nameOf(p), admin.Age(l.At.Sub(*q.Oldest)), p.Out.Sentence(l.At, p.LastContact), p.ID))
 		}
