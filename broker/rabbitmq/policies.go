@@ -116,12 +116,14 @@ func (b *Broker) forgetPolicies(queues []string) {
 // PolicyWarning returns how a queue, or one of its dead-letter queues, may lose messages
 // because of the policies that apply to it; "" if they lose none. It reads the policies
 // from the management plugin, and returns an error that wraps [ErrNoManagement] if that can
-// not be asked, or [Options.Management] is empty.
+// not be asked, or [Options.Management] is empty, and another one if it knows none of these
+// queues, one of which exists.
 func (b *Broker) PolicyWarning(ctx context.Context, queue string) (string, error) {
 	if b.management == nil {
 		return "", ErrNoManagement
 	}
 	var warnings []string
+	known := false
 	for _, name := range append([]string{queue}, b.deadLetterQueues(queue)...) {
 		info, err := b.management.Queue(ctx, name)
 		if errors.Is(err, broker.ErrNoQueue) {
@@ -130,9 +132,13 @@ func (b *Broker) PolicyWarning(ctx context.Context, queue string) (string, error
 		if err != nil {
 			return "", err
 		}
+		known = true
 		if text := riskOfPolicy(info); text != "" {
 			warnings = append(warnings, fmt.Sprintf("queue %s: %s", name, text))
 		}
+	}
+	if !known {
+		return "", fmt.Errorf("the management plugin of RabbitMQ: %w (It does not know a queue for some seconds after it was made.)", errOtherRabbitMQ)
 	}
 	return strings.Join(warnings, "; "), nil
 }

@@ -1,6 +1,7 @@
 package rabbitmq
 
 import (
+	"errors"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -73,6 +74,9 @@ func TestPolicyIsSeen(t *testing.T) {
 	answer.Store(nil)
 	if _, err := b.readPolicies(0); err == nil || !strings.Contains(err.Error(), "none of the queues") {
 		t.Errorf("a plugin that knows none of the queues: %v", err)
+	}
+	if text, err := b.PolicyWarning(testContext(t), q.Queues[0]); !errors.Is(err, errOtherRabbitMQ) {
+		t.Errorf("PolicyWarning of a plugin that knows none of the queues is %q, %v", text, err)
 	}
 }
 

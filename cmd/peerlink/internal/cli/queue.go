@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -94,6 +95,7 @@ func (a *app) listQueues(cmd *cobra.Command, k *queueAdmin, asJSON bool) error {
 	}
 	held := heldMessages(cmd.Context(), k.dir)
 	lines := []queueLine{}
+	var policyErr error // why policies are unknown
 	for _, q := range queues {
 		line := queueLine{Peer: q.peerID, Name: q.alias, Queue: q.name}
 		switch {
@@ -114,21 +116,23 @@ func (a *app) listQueues(cmd *cobra.Command, k *queueAdmin, asJSON bool) error {
 		line.Waiting, line.SetAside, line.Oldest = contents.Waiting, contents.DeadLetters, contents.Oldest.UTC()
 		line.OldestWaiting = contents.OldestWaiting.UTC()
 		line.Warning = contents.Warning
-		if line.Exists && k.policyWarning != nil {
-			text, err := k.policyWarning(cmd.Context(), q.name)
-			if err != nil {
-				return fmt.Errorf("policies of queues: %w", err)
-			}
+		if line.Exists && k.policyWarning != nil && policyErr == nil {
+			var text string
+			text, policyErr = k.policyWarning(cmd.Context(), q.name)
 			line.Warning = joinWarnings(line.Warning, text)
 		}
 		line.Held = held[q.name]
 		lines = append(lines, line)
 	}
 	if asJSON {
-		return a.json(lines)
+		err = a.json(lines)
+	} else {
+		a.showQueues(lines)
 	}
-	a.showQueues(lines)
-	return nil
+	if policyErr != nil {
+		err = cmp.Or(err, fmt.Errorf("policies of queues, by which messages may be lost, are unknown: %w", policyErr))
+	}
+	return err
 }
 
 // heldMessages returns, by queue, the messages that the services which run for the node's directory can
