@@ -7,6 +7,7 @@ import (
 	"maps"
 	"net/http"
 	"net/http/httptest"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -40,11 +41,11 @@ func clientOf(t *testing.T, text string, chunked bool) *Client {
 }
 
 // manyPeers returns the state of a service with n peers that are linked in both directions and have
-// failed before, and the statistics of its queues.
-func manyPeers(n int) (link.Status, embedded.Stats) {
+// failed before, and the statistics of its queues, with times in a zone.
+func manyPeers(n int, zone *time.Location) (link.Status, embedded.Stats) {
 	status, stats := service(), embedded.Stats{}
 	status.Peers = nil
-	at := time.Date(2026, 5, 1, 12, 0, 0, 123456789, time.UTC)
+	at := time.Date(2026, 5, 1, 12, 0, 0, 123456789, zone)
 	for i := range n {
 		id := fmt.Sprintf("%032x", i)
 		queue := link.DefaultQueuePattern.Name(id, 0)
@@ -62,7 +63,7 @@ func manyPeers(n int) (link.Status, embedded.Stats) {
 			LastContact: &at, Confirm: link.Timing{Count: 123456, P50: 0.001234, P99: 0.012345},
 		}
 		for _, role := range []string{"peer_root", "issued", "received", "peer_server"} {
-			p.Certificates = append(p.Certificates, link.Expiry{Role: role, NotAfter: testTime, DaysLeft: 1234})
+			p.Certificates = append(p.Certificates, link.Expiry{Role: role, NotAfter: testTime.In(zone), DaysLeft: 1234})
 		}
 		status.Peers = append(status.Peers, p)
 		stats.Queues = append(stats.Queues, embedded.QueueStats{Name: queue, Depth: 12, Oldest: at, Total: 123456})
@@ -70,13 +71,27 @@ func manyPeers(n int) (link.Status, embedded.Stats) {
 	return status, stats
 }
 
-// The state of a service with 5,000 peers can be read.
+// The state of a service with 5,000 peers can be read, whatever the time zone of its machine.
 func TestClientOfManyPeers(t *testing.T) {
 	const n = 5000
-	status, stats := manyPeers(n)
-	s := open(t, Config{Status: func() link.Status { return status }}, func(s *Server) {
-		s.cfg.Queues = func(context.Context) (embedded.Stats, error) { return stats, nil }
-	})
+	for _, zone := range []*time.Location{time.UTC, time.FixedZone("", 2*3600)} {
+		status, stats := manyPeers(n, zone)
+		s := open(t, Config{Status: func() link.Status { return status }}, func(s *Server) {
+			s.cfg.Queues = func(context.Context) (embedded.Stats, error) { return stats, nil }
+		})
+		c := clientOf(t, linksText(t, s), false)
+		costtest.Check(t, "the state with times in the zone "+status.Peers[0].Out.Since.Format("Z07:00"), func() {
+			l, err := c.Links(t.Context())
+			if err != nil || len(l.Peers) != n || len(l.Queues) != n {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// linksText returns the JSON of the state of a service.
+func linksText(t *testing.T, s *Server) string {
+	t.Helper()
 	address, err := ParseAddress(s.Addresses()[0])
 	if err != nil {
 		t.Fatal(err)
@@ -85,13 +100,45 @@ func TestClientOfManyPeers(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := clientOf(t, string(body), false)
-	costtest.Check(t, "the state", func() {
-		l, err := c.Links(t.Context())
-		if err != nil || len(l.Peers) != n || len(l.Queues) != n {
-			t.Error(err)
+	return string(body)
+}
+
+// Every time in the state of a service is in UTC, whatever the time zone of its machine, and what the service
+// itself uses of the state is not changed. Each field with a time, also one that is added later, is set here.
+func TestLinksInUTC(t *testing.T) {
+	zone := time.FixedZone("", 2*3600)
+	var status link.Status
+	fill(reflect.ValueOf(&status).Elem(), time.Date(2026, 5, 1, 14, 0, 0, 0, zone))
+	s := open(t, Config{Status: func() link.Status { return status }}, func(s *Server) {
+		s.cfg.Queues = func(context.Context) (embedded.Stats, error) {
+			return embedded.Stats{Queues: []embedded.QueueStats{{Name: "q", Oldest: testTime.In(zone)}}}, nil
 		}
 	})
+	text := linksText(t, s)
+	if n := strings.Count(text, `"2026-05-01T12:00:00Z"`); n < 10 || strings.Contains(text, "+02:00") {
+		t.Errorf("%d times in UTC, and others:\n%s", n, text)
+	}
+	if p := status.Peers[0]; p.Out.NextAttempt.Location() != zone || p.Connections[0].Since.Location() != zone {
+		t.Error("the status of the service was changed")
+	}
+}
+
+// fill sets every time in v to at. A pointer gets a value, and a slice an element.
+func fill(v reflect.Value, at time.Time) {
+	switch {
+	case v.Type() == reflect.TypeFor[time.Time]():
+		v.Set(reflect.ValueOf(at))
+	case v.Kind() == reflect.Pointer:
+		v.Set(reflect.New(v.Type().Elem()))
+		fill(v.Elem(), at)
+	case v.Kind() == reflect.Slice:
+		v.Set(reflect.MakeSlice(v.Type(), 1, 1))
+		fill(v.Index(0), at)
+	case v.Kind() == reflect.Struct:
+		for i := range v.NumField() {
+			fill(v.Field(i), at)
+		}
+	}
 }
 
 // Another program that listens at the address instead of a service can not use up the memory of the client:

@@ -9,7 +9,8 @@ import (
 	"peerlink/link"
 )
 
-// Links is the state of a service, as GET /links returns it in JSON.
+// Links is the state of a service, as GET /links returns it in JSON. All times are in UTC: to decode one with
+// another zone takes much more memory, of which [Client] has a limit.
 type Links struct {
 	Version string    `json:"version"`
 	At      time.Time `json:"at"`
@@ -44,7 +45,7 @@ type Queue struct {
 
 // links collects the state of all parts of the service.
 func (s *Server) links(ctx context.Context) Links {
-	l := Links{Version: s.cfg.Version, At: time.Now().UTC(), Status: s.cfg.Status(), Problems: []string{}, Queues: []Queue{}}
+	l := Links{Version: s.cfg.Version, At: time.Now().UTC(), Status: s.cfg.Status().UTC(), Problems: []string{}, Queues: []Queue{}}
 	if l.HealthError != "" {
 		l.Problems = append(l.Problems, l.HealthError)
 	}

@@ -28,6 +28,11 @@ type Expiry struct {
 	DaysLeft int       `json:"days_left"` // whole days; negative once it has expired
 }
 
+func (e Expiry) utc() Expiry {
+	e.NotAfter = e.NotAfter.UTC()
+	return e
+}
+
 // usedCertificate is a certificate that a link needs.
 type usedCertificate struct {
 	role string

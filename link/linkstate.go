@@ -14,6 +14,11 @@ type LinkState struct {
 	NextAttempt *time.Time `json:"next_attempt,omitempty"`
 }
 
+func (s LinkState) utc() LinkState {
+	s.Since, s.NextAttempt = s.Since.UTC(), utcOrNil(s.NextAttempt)
+	return s
+}
+
 // Verdict says in one word whether messages pass through a link in one direction. Programs
 // read the values: they stay, new ones may be added.
 type Verdict string

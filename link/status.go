@@ -30,6 +30,32 @@ type Status struct {
 	Peers        []PeerStatus      `json:"peers"`        // by ID
 }
 
+// UTC returns a copy of the status with all times in UTC. The slices and pointers of s are not written to.
+func (s Status) UTC() Status {
+	s.Since = s.Since.UTC()
+	s.Certificates = copyOf(s.Certificates, Expiry.utc)
+	s.Peers = copyOf(s.Peers, PeerStatus.utc)
+	return s
+}
+
+// copyOf returns what convert makes of the elements of list; nil if list is nil.
+func copyOf[E any](list []E, convert func(E) E) []E {
+	list = slices.Clone(list)
+	for i, e := range list {
+		list[i] = convert(e)
+	}
+	return list
+}
+
+// utcOrNil returns the time in UTC, or nil if t is nil.
+func utcOrNil(t *time.Time) *time.Time {
+	if t == nil {
+		return nil
+	}
+	utc := t.UTC()
+	return &utc
+}
+
 // PeerStatus describes the link with one peer.
 type PeerStatus struct {
 	ID   string `json:"id"`
@@ -69,6 +95,15 @@ type PeerStatus struct {
 	HandshakeHistogram Histogram `json:"-"`
 }
 
+func (p PeerStatus) utc() PeerStatus {
+	p.Connections = copyOf(p.Connections, Connection.utc)
+	p.Certificates = copyOf(p.Certificates, Expiry.utc)
+	p.Held = copyOf(p.Held, Held.utc)
+	p.Out, p.In = p.Out.utc(), p.In.utc()
+	p.LastErrorAt, p.LastContact = utcOrNil(p.LastErrorAt), utcOrNil(p.LastContact)
+	return p
+}
+
 // Held describes the messages of a queue that cannot be sent, and that cannot be made dead letters
 // either, or only slowly: they stay in the queue, and making them dead letters is tried again.
 type Held struct {
@@ -78,6 +113,11 @@ type Held struct {
 	Reason   string    `json:"reason"` // why they cannot be made dead letters; "" if that only takes long
 	// Stopped reports whether the messages are so many that nothing is sent from the queue.
 	Stopped bool `json:"stopped"`
+}
+
+func (h Held) utc() Held {
+	h.Since = h.Since.UTC()
+	return h
 }
 
 // String describes the messages in a sentence without a period.
@@ -106,6 +146,11 @@ type Connection struct {
 	Remote    string    `json:"remote"`          // the address of the server that was dialed, or of the client
 	Queue     string    `json:"queue,omitempty"` // of a sending connection
 	Since     time.Time `json:"since"`
+}
+
+func (c Connection) utc() Connection {
+	c.Since = c.Since.UTC()
+	return c
 }
 
 // The directions of a [Connection].

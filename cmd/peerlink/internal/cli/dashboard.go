@@ -128,7 +128,11 @@ func (a *app) dashboardServices(ctx context.Context, state string) ([]serviceRec
 // findDashboard asks a service for the URL of its dashboard, and reads the token.
 func findDashboard(ctx context.Context, r serviceRecord) (dashboardLink, error) {
 	line := dashboardLink{Admin: r.Admin}
-	l, err := linksAt(ctx, r.Admin)
+	where, err := admin.ParseAddress(r.Admin)
+	if err != nil {
+		return line, err
+	}
+	l, err := admin.NewClient(where).Links(ctx)
 	if err != nil {
 		return line, explainNoServer(err)
 	}
