@@ -41,19 +41,26 @@ func Take(names ...string) (map[string][]net.Listener, error) {
 	if err != nil {
 		return nil, err
 	}
-	sockets := make(map[string][]net.Listener)
+	failed := func(i int, err error) error {
+		return fmt.Errorf("socket %d of %d that the service manager has passed (LISTEN_FDS): %w", i+1, len(passed), err)
+	}
+	// All are checked before a listener is made of any: if fewer were passed than the environment says, a number may be
+	// that of a descriptor of this process, and a listener has a descriptor of its own.
 	for i, name := range passed {
 		if name == "" || name == "unknown" { // as sd_listen_fds_with_names reports no name
-			name = names[0]
+			passed[i] = names[0]
+		} else if !slices.Contains(names, name) {
+			return nil, failed(i, fmt.Errorf("its name is %q: expected %s; set FileDescriptorName= in its unit", name, strings.Join(names, ", ")))
 		}
-		var l net.Listener
-		if !slices.Contains(names, name) {
-			err = fmt.Errorf("its name is %q: expected %s; set FileDescriptorName= in its unit", name, strings.Join(names, ", "))
-		} else {
-			l, err = listener(firstFD + i)
+		if err := check(firstFD + i); err != nil {
+			return nil, failed(i, err)
 		}
+	}
+	sockets := make(map[string][]net.Listener)
+	for i, name := range passed {
+		l, err := listener(firstFD + i)
 		if err != nil {
-			return nil, errors.Join(fmt.Errorf("socket %d of %d that the service manager has passed (LISTEN_FDS): %w", i+1, len(passed), err), Close(sockets))
+			return nil, errors.Join(failed(i, err), Close(sockets))
 		}
 		sockets[name] = append(sockets[name], l)
 	}

@@ -14,13 +14,8 @@ var (
 	errNotListening = errors.New("it is not a listening socket, but a connection: expected Accept=no")
 )
 
-// listener returns a listener for a file descriptor that was passed to this process. The descriptor is
-// checked before anything is done to it: if fewer were passed than the environment says, the number may be
-// that of a descriptor of this process.
+// listener returns a listener for a file descriptor that was passed to this process, and has passed check.
 func listener(fd int) (net.Listener, error) {
-	if err := check(fd); err != nil {
-		return nil, err
-	}
 	unix.CloseOnExec(fd)
 	file := os.NewFile(uintptr(fd), "socket")
 	defer file.Close() // FileListener makes a copy
