@@ -192,6 +192,13 @@ func TestRemovedPeer(t *testing.T) {
 		})
 	}
 	peers(1)
+	linktest.Eventually(t, "the peer's files", func() error {
+		// A peer that is gone before its files were ever read may have been one with a link.
+		if p := authority.Service.Status().Peers[0]; p.State != "signed" {
+			return fmt.Errorf("the state is %s", p.State)
+		}
+		return nil
+	})
 	if _, err := authority.RemovePeer(t.Context(), other.Identity().ID); err != nil {
 		t.Fatal(err)
 	}

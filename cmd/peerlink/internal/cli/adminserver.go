@@ -75,7 +75,16 @@ func runLinks(ctx context.Context, f serveFlags, cfg link.Config, listeners []ne
 	log.Info("serving", "node", cfg.Dir.Identity().String(), "listen", addressesOf(listeners), store)
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
-	defer context.AfterFunc(ctx, func() { notifyServiceManager(log, daemon.SdNotifyStopping) })()
+	notified := make(chan struct{})
+	cancelNotify := context.AfterFunc(ctx, func() {
+		defer close(notified)
+		notifyServiceManager(log, daemon.SdNotifyStopping)
+	})
+	defer func() {
+		if !cancelNotify() {
+			<-notified // the service may stop sooner than it is sent
+		}
+	}()
 	go feedWatchdog(ctx, service, stalled, log)
 	// The admin addresses are served until the links have ended, so that their shutdown can be observed.
 	adminCtx, closeAdmin := context.WithCancel(context.WithoutCancel(ctx))
