@@ -14,6 +14,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"peerlink/link/linktest"
 )
 
 // chromium is a page in a headless Chromium, which is driven by the DevTools protocol over pipes.
@@ -54,9 +56,13 @@ func startChromium(t *testing.T) *chromium {
 	if err != nil {
 		t.Fatal(err)
 	}
+	profile, err := os.MkdirTemp("", "peerlink-chromium-")
+	if err != nil {
+		t.Fatal(err)
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	c := exec.CommandContext(ctx, path, "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
-		"--user-data-dir="+filepath.Join(t.TempDir(), "profile"), "--remote-debugging-pipe")
+		"--user-data-dir="+profile, "--remote-debugging-pipe")
 	c.ExtraFiles = []*os.File{in, out}
 	if err := c.Start(); err != nil {
 		t.Fatal(err)
@@ -75,6 +81,8 @@ func startChromium(t *testing.T) *chromium {
 		c.Wait()
 		<-read
 		events.Close()
+		// Other processes of the browser end a moment later, and write into the folder until then.
+		linktest.Eventually(t, "removing the browser's profile", func() error { return os.RemoveAll(profile) })
 	})
 	var target struct{ TargetID, SessionID string }
 	b.call("Target.createTarget", map[string]any{"url": "about:blank"}, &target)
