@@ -2,33 +2,13 @@ package link_test
 
 import (
 	"errors"
-	"os"
-	"runtime"
 	"strings"
-	"sync/atomic"
 	"testing"
-	"time"
 
 	"peerlink/link"
 	"peerlink/link/linktest"
 	"peerlink/node/nodetest"
 )
-
-// readsCertificate reports whether its caller was called, directly or indirectly, by
-// (*Certificate).reload.
-func readsCertificate() bool {
-	pcs := make([]uintptr, 20)
-	frames := runtime.CallersFrames(pcs[:runtime.Callers(2, pcs)])
-	for {
-		f, more := frames.Next()
-		if strings.HasSuffix(f.Function, "(*Certificate).reload") {
-			return true
-		}
-		if !more {
-			return false
-		}
-	}
-}
 
 // A service that cannot poll its files any more, for example because a file system
 // does not respond, reports that, while messages keep flowing; and reports the end of
@@ -37,29 +17,14 @@ func TestStall(t *testing.T) {
 	t.Parallel()
 	authority, other := linktest.New(t, aa), linktest.New(t, ca)
 	nodetest.Peer(t, authority.Node, other.Node)
-	var stuck atomic.Bool
-	release := make(chan struct{})
-	// The clock is the only function here that reading a certificate can be blocked by.
-	other.Config.Now = func() time.Time {
-		if stuck.Load() && readsCertificate() {
-			<-release
-		}
-		return time.Now()
-	}
+	stall, resume := other.StallPolls(t)
 	authority.Start()
 	other.Start()
 	exchange(t, authority, other, 1)
 	if err := other.Service.Stalled(); err != nil {
 		t.Error(err)
 	}
-	cert, err := os.ReadFile(other.CertFile)
-	if err != nil {
-		t.Fatal(err)
-	}
-	stuck.Store(true)
-	if err := os.WriteFile(other.CertFile, append(cert, '\n'), 0o644); err != nil { // it has to be read again
-		t.Fatal(err)
-	}
+	stall()
 	linktest.Eventually(t, "the stall", func() error {
 		if other.Service.Stalled() == nil {
 			return errors.New("it has not been noticed")
@@ -67,8 +32,7 @@ func TestStall(t *testing.T) {
 		return nil
 	})
 	exchange(t, authority, other, 2)
-	stuck.Store(false)
-	close(release)
+	resume()
 	linktest.Eventually(t, "the end of the stall", other.Service.Stalled)
 	exchange(t, authority, other, 3)
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -651,19 +652,25 @@ func TestConsumeWithoutReserve(t *testing.T) {
 	sub := subscribe(t, s, "accounts_in")
 	for n := range count {
 		fillDisk(t, filepath.Join(dir, "more"+strconv.Itoa(n)))
-		_, seqs := take(t, sub, 1)
-		removed := make(chan error, 1)
-		if err := sub.Ack(seqs, func(err error) { removed <- err }); err != nil {
+		consumeOne(t, s, sub, fmt.Sprintf("message %d of %d", n+1, count))
+	}
+}
+
+// consumeOne consumes a message, which what describes, and waits until it is removed.
+func consumeOne(t *testing.T, s *Store, sub *Subscription, what string) {
+	t.Helper()
+	_, seqs := take(t, sub, 1)
+	removed := make(chan error, 1)
+	if err := sub.Ack(seqs, func(err error) { removed <- err }); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case err := <-removed:
+		if err != nil {
 			t.Fatal(err)
 		}
-		select {
-		case err := <-removed:
-			if err != nil {
-				t.Fatal(err)
-			}
-		case <-time.After(30 * time.Second):
-			t.Fatalf("message %d of %d is not removed: %v", n+1, count, s.Health())
-		}
+	case <-time.After(30 * time.Second):
+		t.Fatalf("%s is not removed: %v", what, s.Health())
 	}
 }
 
@@ -738,19 +745,7 @@ func consumeTaken(t *testing.T, path string, k *taker, count int) {
 	s := openFile(t, path, k.options())
 	sub := subscribe(t, s, "accounts_in")
 	for n := range count {
-		_, seqs := take(t, sub, 1)
-		removed := make(chan error, 1)
-		if err := sub.Ack(seqs, func(err error) { removed <- err }); err != nil {
-			t.Fatal(err)
-		}
-		select {
-		case err := <-removed:
-			if err != nil {
-				t.Fatal(err)
-			}
-		case <-time.After(30 * time.Second):
-			t.Fatalf("message %d of %d is not removed: %v", n+1, count, s.Health())
-		}
+		consumeOne(t, s, sub, fmt.Sprintf("message %d of %d", n+1, count))
 	}
 	sub.Close()
 	if err := s.Close(); err != nil {

@@ -255,6 +255,53 @@ func (a *application) missing(from *application) int {
 	return missing
 }
 
+// traffic is messages in both directions between the applications of two servers.
+type traffic struct {
+	t                  *testing.T
+	servers            []*server
+	apps               []*application
+	ctx, sending       context.Context    // sending ends first, and ctx when all messages have arrived
+	cancel, stop       context.CancelFunc // of ctx and of sending
+	senders, receivers sync.WaitGroup
+}
+
+// startTraffic starts to send and receive messages, for at most two minutes.
+func startTraffic(t *testing.T, one, other *server) *traffic {
+	tr := &traffic{t: t, servers: []*server{one, other}, apps: []*application{newApplication(one, other), newApplication(other, one)}}
+	tr.apps[0].other, tr.apps[1].other = tr.apps[1], tr.apps[0]
+	tr.ctx, tr.cancel = context.WithTimeout(context.Background(), 2*time.Minute)
+	tr.sending, tr.stop = context.WithCancel(tr.ctx)
+	for _, a := range tr.apps {
+		tr.senders.Go(func() { a.send(tr.sending) })
+		tr.receivers.Go(func() { a.receive(tr.ctx) })
+	}
+	return tr
+}
+
+// await waits until done returns true.
+func (tr *traffic) await(what string, done func() bool) {
+	tr.t.Helper()
+	for !done() {
+		select {
+		case <-tr.ctx.Done():
+			tr.t.Fatalf("%s: does not happen\n%s\n%s", what, tr.servers[0].log(), tr.servers[1].log())
+		case <-time.After(5 * time.Millisecond):
+		}
+	}
+}
+
+// finish ends the sending, waits until all messages have arrived, and ends the receiving.
+func (tr *traffic) finish() {
+	tr.t.Helper()
+	tr.stop()
+	tr.senders.Wait()
+	tr.await("the arrival of the last message", func() bool {
+		return tr.apps[0].missing(tr.apps[1])+tr.apps[1].missing(tr.apps[0]) == 0
+	})
+	tr.cancel()
+	tr.receivers.Wait()
+}
+
 // Every message that a service has confirmed to its application reaches the
 // application on the other side unchanged, although both services are killed
 // repeatedly while messages are in transit.
@@ -268,27 +315,9 @@ func TestKillUnderLoad(t *testing.T) {
 		s.start()
 		defer func() { s.kill() }()
 	}
-	apps := []*application{newApplication(authority, agent), newApplication(agent, authority)}
-	apps[0].other, apps[1].other = apps[1], apps[0]
-	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
-	defer cancel()
-	sendCtx, stopSending := context.WithCancel(ctx)
-	defer stopSending()
-	var senders, receivers sync.WaitGroup
-	for _, a := range apps {
-		senders.Go(func() { a.send(sendCtx) })
-		receivers.Go(func() { a.receive(ctx) })
-	}
-	until := func(what string, done func() bool) {
-		t.Helper()
-		for !done() {
-			select {
-			case <-ctx.Done():
-				t.Fatalf("%s: does not happen\n%s\n%s", what, authority.log(), agent.log())
-			case <-time.After(5 * time.Millisecond):
-			}
-		}
-	}
+	traffic := startTraffic(t, authority, agent)
+	defer traffic.cancel()
+	apps := traffic.apps
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
 	random := rand.New(rand.NewPCG(seed, 0))
@@ -297,19 +326,13 @@ func TestKillUnderLoad(t *testing.T) {
 		for _, a := range apps {
 			_, before := a.counts()
 			more := 1 + random.IntN(300)
-			until("messages after a kill", func() bool { _, got := a.counts(); return got >= before+more })
+			traffic.await("messages after a kill", func() bool { _, got := a.counts(); return got >= before+more })
 		}
 		victim := servers[random.IntN(2)]
 		victim.kill()
 		victim.start()
 	}
-	stopSending()
-	senders.Wait()
-	until("the arrival of the last message", func() bool {
-		return apps[0].missing(apps[1])+apps[1].missing(apps[0]) == 0
-	})
-	cancel()
-	receivers.Wait()
+	traffic.finish()
 	for i, a := range apps {
 		confirmed, _ := apps[1-i].counts()
 		repeated := 0

@@ -11,7 +11,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -134,37 +133,19 @@ func TestUpgradeUnderLoad(t *testing.T) {
 	supervisor.start(programs[0])
 	agent.start()
 	defer func() { agent.kill() }()
-	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
-	defer cancel()
-	apps := []*application{newApplication(authority, agent), newApplication(agent, authority)}
-	apps[0].other, apps[1].other = apps[1], apps[0]
-	sendCtx, stopSending := context.WithCancel(ctx)
-	defer stopSending()
-	var senders, receivers sync.WaitGroup
-	for _, a := range apps {
-		senders.Go(func() { a.send(sendCtx) })
-		receivers.Go(func() { a.receive(ctx) })
-	}
-	await := func(what string, done func() bool) {
-		t.Helper()
-		for !done() {
-			select {
-			case <-ctx.Done():
-				t.Fatalf("%s: does not happen\n%s\n%s", what, authority.log(), agent.log())
-			case <-time.After(5 * time.Millisecond):
-			}
-		}
-	}
+	traffic := startTraffic(t, authority, agent)
+	defer traffic.cancel()
+	apps := traffic.apps
 	exchange := func() {
 		t.Helper()
 		for _, a := range apps {
 			_, before := a.counts()
-			await("messages in both directions", func() bool { _, got := a.counts(); return got >= before+200 })
+			traffic.await("messages in both directions", func() bool { _, got := a.counts(); return got >= before+200 })
 		}
 	}
 	connects := 0
-	senders.Go(func() { // connects all the time
-		for ; sendCtx.Err() == nil; connects++ {
+	traffic.senders.Go(func() { // connects all the time
+		for ; traffic.sending.Err() == nil; connects++ {
 			nc, err := net.Dial("tcp", authority.addr)
 			if err != nil {
 				t.Errorf("connection %d was refused: %v", connects, err)
@@ -188,17 +169,13 @@ func TestUpgradeUnderLoad(t *testing.T) {
 		}
 		supervisor.start(programs[n])
 		for _, nc := range waiting {
-			if err := handshake(ctx, nc); err != nil {
+			if err := handshake(traffic.ctx, nc); err != nil {
 				t.Errorf("a connection made while no service ran was not served: %v\n%s", err, authority.log())
 			}
 		}
 		exchange()
 	}
-	stopSending()
-	senders.Wait()
-	await("the arrival of the last message", func() bool { return apps[0].missing(apps[1])+apps[1].missing(apps[0]) == 0 })
-	cancel()
-	receivers.Wait()
+	traffic.finish()
 	for i, a := range apps {
 		confirmed, _ := apps[1-i].counts()
 		t.Logf("%d messages to %s, %d connections, none refused", confirmed, a.node.Identity().Type.Short(), connects)

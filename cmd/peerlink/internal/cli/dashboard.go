@@ -128,11 +128,7 @@ func (a *app) dashboardServices(ctx context.Context, state string) ([]serviceRec
 // findDashboard asks a service for the URL of its dashboard, and reads the token.
 func findDashboard(ctx context.Context, r serviceRecord) (dashboardLink, error) {
 	line := dashboardLink{Admin: r.Admin}
-	where, err := admin.ParseAddress(r.Admin)
-	if err != nil {
-		return line, err
-	}
-	l, err := admin.NewClient(where).Links(ctx)
+	l, err := linksAt(ctx, r.Admin)
 	if err != nil {
 		return line, explainNoServer(err)
 	}

@@ -123,6 +123,9 @@ func (a *app) doctorConfig(cmd *cobra.Command, args []string, f doctorFlags) (cf
 	a.serverFiles(&cfg.ServerCert, &cfg.ServerKey)
 	if service.Admin != "" {
 		cfg.Service, cfg.ServiceErr = linksAt(ctx, service.Admin)
+		if errors.Is(cfg.ServiceErr, admin.ErrNoServer) {
+			cfg.ServiceErr = fmt.Errorf("a service runs with this state folder or admin address, and does not answer: %w", cfg.ServiceErr)
+		}
 	}
 	if service.RabbitMQ && !isGiven(cmd.Flags(), "broker") {
 		cfg.Broker = doctor.UnknownBroker("the running service uses RabbitMQ: give its URL with --broker, or in PEERLINK_BROKER")
@@ -181,11 +184,7 @@ func linksAt(ctx context.Context, address string) (*admin.Links, error) {
 	if err != nil {
 		return nil, usagef("--admin: %v", err)
 	}
-	l, err := admin.NewClient(where).Links(ctx)
-	if errors.Is(err, admin.ErrNoServer) {
-		return nil, fmt.Errorf("a service runs with this state folder or admin address, and does not answer: %w", err)
-	}
-	return l, err
+	return admin.NewClient(where).Links(ctx)
 }
 
 // examinedBroker returns the broker that the service uses. Nothing is opened.

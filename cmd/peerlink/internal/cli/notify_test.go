@@ -10,7 +10,6 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
-	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -20,21 +19,6 @@ import (
 	"peerlink/link/linktest"
 	"peerlink/node/nodetype"
 )
-
-// readsCertificate reports whether it was called, directly or indirectly, by (*link.Certificate).reload.
-func readsCertificate() bool {
-	pcs := make([]uintptr, 20)
-	frames := runtime.CallersFrames(pcs[:runtime.Callers(2, pcs)])
-	for {
-		f, more := frames.Next()
-		if strings.HasSuffix(f.Function, "(*Certificate).reload") {
-			return true
-		}
-		if !more {
-			return false
-		}
-	}
-}
 
 // countErrors is a [slog.Handler] that counts errors.
 type countErrors struct {
@@ -72,15 +56,7 @@ func TestWatchdogOfStalledService(t *testing.T) {
 	t.Setenv("WATCHDOG_PID", fmt.Sprint(os.Getpid()))
 
 	node := linktest.New(t, nodetype.AccountingAuthority)
-	var stuck atomic.Bool
-	release := make(chan struct{})
-	// The clock is the only function here that reading a certificate can be blocked by.
-	node.Config.Now = func() time.Time {
-		if stuck.Load() && readsCertificate() {
-			<-release
-		}
-		return time.Now()
-	}
+	stall, resume := node.StallPolls(t)
 	node.Start()
 	var refused atomic.Int64
 	log := slog.New(countErrors{slog.DiscardHandler, &refused})
@@ -125,14 +101,7 @@ func TestWatchdogOfStalledService(t *testing.T) {
 	linktest.Eventually(t, "a notification", isFed)
 	linktest.Eventually(t, "a healthy service", func() error { return health(http.StatusOK) })
 
-	cert, err := os.ReadFile(node.CertFile)
-	if err != nil {
-		t.Fatal(err)
-	}
-	stuck.Store(true)
-	if err := os.WriteFile(node.CertFile, append(cert, '\n'), 0o644); err != nil { // it has to be read again
-		t.Fatal(err)
-	}
+	stall()
 	moreRefused := func(than int64) func() error {
 		return func() error {
 			if n := refused.Load(); n <= than {
@@ -150,8 +119,7 @@ func TestWatchdogOfStalledService(t *testing.T) {
 	if err := health(http.StatusServiceUnavailable); err != nil {
 		t.Error(err)
 	}
-	stuck.Store(false)
-	close(release)
+	resume()
 	linktest.Eventually(t, "the end of the stall", isFed)
 	linktest.Eventually(t, "a healthy service", func() error { return health(http.StatusOK) })
 }
