@@ -70,6 +70,11 @@ func BenchmarkRabbitMQCluster(b *testing.B) {
 	for _, services := range []int{1, 2, 3} {
 		b.Run(fmt.Sprint(services), func(b *testing.B) { newQueues(b, urls, services, "quorum").compare() })
 	}
+	b.Run("1, not connected to the leader", func(b *testing.B) {
+		q := newQueues(b, urls, 1, "quorum") // the leader of a queue is where it was declared
+		q.urls = urls[1:2]
+		q.compare()
+	})
 }
 
 // startClusterOn starts a cluster of three nodes that run only on the given CPUs.
