@@ -105,6 +105,7 @@ func (r *reconciler) forgetStamps() {
 	r.log.Info("looking at everything again: server certificate, node's directory, queues, published info-bundles")
 	r.cfg.Certificate.forget()
 	r.stompTOMLStamp, r.patternsStamp = nil, nil
+	r.sweep.listed = false
 	for _, p := range r.peers.all() {
 		p.stamp, p.lastErr, p.rebind = nil, "", true
 		p.follower.expedite()

@@ -9,7 +9,8 @@ import (
 
 // peersPerPoll is the number of peers whose files are looked at in each poll. Up to this number of
 // peers, each poll looks at all of them. With more, the others are looked at in the following polls,
-// unless the operating system reports that their files have changed.
+// unless the operating system reports that their files have changed. At rest, with 5,000 peers that
+// can not be reached, that takes a seventh of the processor time (BenchmarkUnreachablePeers).
 const peersPerPoll = 200
 
 // sweep chooses the peers that are reconciled in each poll.
