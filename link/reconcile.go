@@ -28,6 +28,7 @@ type reconciler struct {
 	pendingBinds int           // bind jobs started and not received from bindsDone yet
 	fetchSlots   chan struct{} // contains an element for each fetch of an info-bundle in progress
 
+	sweep          sweep
 	patternsStamp  *node.FileStamp       // of the recorded queue patterns, at their last check
 	stompTOMLStamp *[2]node.FileStamp    // at the last check of the node's stomp.toml
 	health         atomic.Pointer[error] // see [Service.Health]
@@ -40,6 +41,7 @@ func newReconciler(s *shared) *reconciler {
 		bindSlots:  make(chan struct{}, maxBindJobs),
 		bindsDone:  make(chan *peer),
 		fetchSlots: make(chan struct{}, maxFetches),
+		sweep:      sweep{peersPerPoll: peersPerPoll},
 	}
 	r.setHealth(errNotServing)
 	return r
@@ -51,6 +53,7 @@ func (r *reconciler) reconcileLoop(ctx, graceCtx context.Context) error {
 	tick := time.NewTicker(r.cfg.PollInterval)
 	defer tick.Stop()
 	defer r.pulse.Stop()
+	defer r.sweep.close()
 	lastErr := ""
 	for {
 		r.pulse.Beat()
@@ -102,6 +105,7 @@ func (r *reconciler) forgetStamps() {
 	r.log.Info("looking at everything again: server certificate, node's directory, queues, published info-bundles")
 	r.cfg.Certificate.forget()
 	r.stompTOMLStamp, r.patternsStamp = nil, nil
+	r.sweep.listed = false
 	for _, p := range r.peers.all() {
 		p.stamp, p.lastErr, p.rebind = nil, "", true
 		p.follower.expedite()
@@ -114,27 +118,12 @@ func (r *reconciler) reconcile(ctx, graceCtx context.Context) error {
 	if err := r.cfg.Dir.CheckIdentity(); err != nil {
 		return err
 	}
-	ids, err := r.cfg.Dir.PeerIDs()
+	ids, err := r.peersToReconcile()
 	if err != nil {
 		return err
 	}
-	present := make(map[string]bool, len(ids))
 	for _, id := range ids {
-		if !r.cfg.Dir.HasPeer(id) {
-			continue
-		}
-		present[id] = true
 		r.reconcilePeer(ctx, graceCtx, r.peers.getOrAdd(id))
-	}
-	for _, p := range r.peers.all() {
-		if present[p.id] {
-			p.missing = 0
-			p.gone.Store(false)
-			continue
-		}
-		if p.missing++; p.missing == maxMissing {
-			r.peerGone(p)
-		}
 	}
 	return nil
 }
