@@ -2,6 +2,7 @@ package node
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/rand"
 	"crypto/x509"
 	"errors"
@@ -78,7 +79,8 @@ func randomSerial() *big.Int {
 }
 
 // record records a new certificate: it writes a copy to certs/, and adds a line to
-// db/index. Recording a certificate again changes nothing.
+// db/index. Recording a certificate again changes nothing; one that was signed again takes the place of the
+// earlier one.
 func (db caDatabase) record(cert *x509.Certificate) error {
 	if err := os.MkdirAll(db.file("certs"), 0o755); err != nil {
 		return err
@@ -89,10 +91,35 @@ func (db caDatabase) record(cert *x509.Certificate) error {
 	// Check db/index again after it was written: OpenSSL may have replaced it meanwhile.
 	for range 3 {
 		if added, err := db.completeIndex(); err != nil || !added {
-			return err
+			return cmp.Or(err, db.correctExpiry(cert))
 		}
 	}
-	return nil
+	return db.correctExpiry(cert)
+}
+
+// correctExpiry replaces the line of db/index for the serial number of a certificate, if it has another expiry.
+func (db caDatabase) correctExpiry(cert *x509.Certificate) error {
+	index, err := db.index()
+	if err != nil {
+		return err
+	}
+	want, err := IndexLine(cert)
+	if err != nil {
+		return err
+	}
+	serial, changed := pki.SerialHex(cert.SerialNumber), false
+	var lines []string
+	for line := range strings.Lines(string(index)) {
+		fields := strings.Split(line, "\t")
+		if len(fields) == 6 && fields[0] == "V" && fields[3] == serial && fields[1] != indexTime(cert.NotAfter) {
+			line, changed = want, true
+		}
+		lines = append(lines, line)
+	}
+	if !changed {
+		return nil
+	}
+	return durable.Replace(db.file("db", "index"), []byte(strings.Join(lines, "")), 0o644)
 }
 
 // maxIndex is the maximum size of db/index in bytes. A line has about 150 bytes.

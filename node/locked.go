@@ -214,14 +214,14 @@ func (l *Locked) RootCSRPath() string { return l.d.file(filepath.FromSlash(rootC
 
 // FileCertificate records a certificate that was signed elsewhere with the node's
 // root key: it writes a copy to certs/, and adds a line to db/index. Recording a
-// certificate again changes nothing. FileCertificate fails if another certificate with
-// the same serial number is recorded.
+// certificate again changes nothing. One that was signed again for the same request ([pki.SignedAgain]) takes
+// the place of the earlier one. FileCertificate fails if another certificate with the same serial number is recorded.
 func (l *Locked) FileCertificate(cert *x509.Certificate) error {
 	if err := l.d.root.CheckSignature(cert.SignatureAlgorithm, cert.RawTBSCertificate, cert.Signature); err != nil {
 		return fmt.Errorf("the certificate was not signed with this node's root key: %w", err)
 	}
 	known, err := readCert(l.d.file("certs"), pki.SerialHex(cert.SerialNumber)+".pem")
-	if err == nil && !sameCertificate(known, cert) {
+	if err == nil && !pki.SignedAgain(known, cert) {
 		return fmt.Errorf("another certificate with the serial number %s is filed already in %s", pki.SerialHex(cert.SerialNumber), l.d.file("certs"))
 	}
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -236,7 +236,7 @@ func (l *Locked) FileCertificate(cert *x509.Certificate) error {
 // caller must have checked that cert was issued to this peer.
 //
 // If the node has become a peer by other means meanwhile, FilePeer leaves the earlier
-// peer certificate in place, replaces older nodeinfo, and returns false.
+// peer certificate in place, unless cert was signed again for the same request, replaces older nodeinfo, and returns false.
 func (l *Locked) FilePeer(ctx context.Context, b *infobundle.Bundle, cert *x509.Certificate, subnet string) (added bool, err error) {
 	if err := l.d.checkEligible(b); err != nil {
 		return false, err
@@ -247,7 +247,7 @@ func (l *Locked) FilePeer(ctx context.Context, b *infobundle.Bundle, cert *x509.
 	dir := l.d.file("peers", b.Identity.ID)
 	if isDir(dir) {
 		_, err := l.d.updatePeer(dir, b, true)
-		return false, err
+		return false, errors.Join(err, replaceIssued(dir, cert))
 	}
 	if err := l.d.checkPeerLimit(); err != nil {
 		return false, err
@@ -256,4 +256,13 @@ func (l *Locked) FilePeer(ctx context.Context, b *infobundle.Bundle, cert *x509.
 		return false, err
 	}
 	return true, l.d.installPeer(dir, b, cert, subnet)
+}
+
+// replaceIssued replaces the certificate in a peer's directory by cert, if that was signed again for the same request.
+func replaceIssued(dir string, cert *x509.Certificate) error {
+	known, err := readCert(dir, "peercert.crt")
+	if err != nil || sameCertificate(known, cert) || !pki.SignedAgain(known, cert) {
+		return nil
+	}
+	return durable.Replace(filepath.Join(dir, "peercert.crt"), pki.EncodeCertificatePEM(cert), 0o644)
 }

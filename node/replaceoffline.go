@@ -84,8 +84,8 @@ func (l *Locked) CheckReplacementFiling(ctx context.Context, r Replacement, repl
 // FileReplacement replaces a peer as [Dir.ReplacePeer] does, by the node for which cert was signed
 // elsewhere and recorded by [Locked.FileCertificate]. subnet is the subnet in cert, or "". The caller
 // must have called [Locked.CheckReplacementFiling]. FileReplacement may be interrupted at any moment, and
-// called again. If the node has become a peer meanwhile, its earlier peer certificate stays in place, and
-// added is false.
+// called again. If the node has become a peer meanwhile, its earlier peer certificate stays in place, unless cert was
+// signed again for the same request, and added is false.
 func (l *Locked) FileReplacement(ctx context.Context, r Replacement, cert *x509.Certificate, subnet string) (added bool, err error) {
 	if err := errors.Join(l.d.removeLeftovers(), l.d.CheckReplacement(r)); err != nil {
 		return false, err
@@ -98,6 +98,9 @@ func (l *Locked) FileReplacement(ctx context.Context, r Replacement, cert *x509.
 		added = true
 		return l.d.installPeer(dir, r.Bundle, cert, subnet)
 	})
+	if err == nil && !added {
+		err = replaceIssued(l.d.file("peers", r.Bundle.Identity.ID), cert)
+	}
 	return added, err
 }
 

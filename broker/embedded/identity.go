@@ -1,12 +1,17 @@
 package embedded
 
 import (
+	"cmp"
+	"context"
 	"crypto/rand"
 	"database/sql/driver"
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"log/slog"
 	"strconv"
+
+	"peerlink/internal/excerpt"
 )
 
 // Message IDs. The sequence number of a message does not identify it for ever: after a
@@ -33,8 +38,62 @@ func messageID(epoch int64, seq uint64) string {
 	return strconv.FormatUint(uint64(epoch), 36) + "-" + strconv.FormatUint(seq, 10)
 }
 
-// ErrOwner is returned by [Open] for a store that belongs to another owner.
+// ErrOwner is returned by [Open] for a store that belongs to another owner. If the store
+// records that owner, the error is an [OwnerError].
 var ErrOwner = errors.New("embedded: message store of another node")
+
+// maxOwner is how many bytes of a recorded owner an error shows.
+const maxOwner = 200
+
+// OwnerError is the [ErrOwner] for a store with a recorded owner.
+type OwnerError struct {
+	Recorded string // owner that the store belongs to
+	Owner    string // owner that it was opened for
+}
+
+func (e *OwnerError) Error() string {
+	return fmt.Sprintf("%v: it belongs to %s, and this is %s", ErrOwner, excerpt.Limit(e.Recorded, maxOwner), e.Owner)
+}
+
+// Unwrap returns [ErrOwner].
+func (*OwnerError) Unwrap() error { return ErrOwner }
+
+// Adopt makes a store that belongs to the owner from belong to the owner to. A store that
+// belongs to the latter already stays as it is. Adopt makes the checks of [Open] for a service,
+// and fails if there is no store. The caller must ensure that no service has the store
+// open. If the process is killed, the store belongs to one of the two owners, and is complete.
+func Adopt(ctx context.Context, path, from, to string, log *slog.Logger) error {
+	if from == "" || to == "" {
+		return fmt.Errorf("%w: expected two owners", ErrOwner)
+	}
+	path, err := existingFile(path)
+	if err != nil {
+		return fmt.Errorf("message store %s: %w", path, err)
+	}
+	s, err := Open(path, Options{Owner: from, Service: true, Logger: log})
+	if other := (*OwnerError)(nil); errors.As(err, &other) && other.Recorded == to {
+		return nil // it was killed after it had done this
+	}
+	if err != nil {
+		return err
+	}
+	err = s.commit(ctx, func(t *tx) error { return changeOwner(t.conn, from, to) })
+	return cmp.Or(err, s.Close())
+}
+
+// changeOwner changes the owner of the store in the current transaction.
+func changeOwner(c *conn, from, to string) error {
+	set, err := c.prepare("UPDATE store SET owner = ? WHERE owner = ?")
+	if err != nil {
+		return err
+	}
+	defer set.close()
+	n, err := set.exec(to, from)
+	if err == nil && n != 1 {
+		err = fmt.Errorf("%w: its owner has changed meanwhile", ErrOwner)
+	}
+	return err
+}
 
 // checkOwner returns [ErrOwner] if the store belongs to another owner. If adopt is true, it
 // assigns a store without an owner, which is new or was created with a schema version below 3, to
@@ -48,21 +107,17 @@ func checkOwner(c *conn, owner string, adopt bool) error {
 		return err
 	}
 	if recorded != "" {
-		return fmt.Errorf("%w: it belongs to %s, and this is %s", ErrOwner, recorded, owner)
+		return &OwnerError{recorded, owner}
 	}
 	if !adopt {
 		return nil
 	}
-	set, err := c.prepare("UPDATE store SET owner = ? WHERE owner = ''")
-	if err != nil {
-		return err
-	}
-	defer set.close()
-	switch n, err := set.exec(owner); {
+	err = changeOwner(c, "", owner)
+	switch {
+	case errors.Is(err, ErrOwner): // another process was faster
+		return checkOwner(c, owner, false)
 	case err != nil:
 		return fmt.Errorf("record the owner of the store: %w", err)
-	case n == 0: // another process was faster
-		return checkOwner(c, owner, false)
 	}
 	return nil
 }

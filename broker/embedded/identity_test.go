@@ -191,3 +191,35 @@ func TestCheckedAfterDiskError(t *testing.T) {
 		}
 	}
 }
+
+// A store that is given from one owner to another keeps its messages, can not be opened for the former owner any more,
+// and stays as it is if it belongs to a third one.
+func TestAdopt(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "messages.db")
+	if err := Adopt(t.Context(), path, "one", "two", nil); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("without a store: %v", err)
+	}
+	s := openFile(t, path, Options{Owner: "one", Service: true})
+	publishBodies(t, s, "accounts_in", "a")
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := Adopt(t.Context(), path, "three", "two", nil); !errors.Is(err, ErrOwner) {
+		t.Errorf("the store of another owner: %v", err)
+	}
+	for range 2 { // as after an interruption
+		if err := Adopt(t.Context(), path, "one", "two", nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if s, err := Open(path, Options{Owner: "one", Service: true}); !errors.Is(err, ErrOwner) {
+		t.Errorf("opened for the former owner: %v", err)
+		if err == nil {
+			s.Close()
+		}
+	}
+	s = openFile(t, path, Options{Owner: "two", Service: true})
+	if ids := messageIDs(t, s); len(ids) != 1 || ids["a"] == "" {
+		t.Errorf("messages after the store has another owner: %v", ids)
+	}
+}

@@ -479,6 +479,29 @@ func killCases() []killCase {
 				return []string{"request", "file", "../../input/answer.json"}
 			},
 			end: func(s *site) { s.file("../../input/answer.json") },
+		}, {
+			name: "request file, and the answer is lost",
+			prepare: func(s *site) []string {
+				s.asked()
+				s.fulfil("../../input/request.json")
+				return []string{"request", "file", "../../input/answer.json"}
+			},
+			killed: func(s *site) { // the answer is lost, and the request signed again, with the record of what was signed
+				if err := os.Rename(s.input("answer.json"), s.input("first-answer.json")); err != nil {
+					s.t.Fatal(err)
+				}
+				s.fulfil("../../input/request.json")
+			},
+			done: func(s *site, said string) bool {
+				if !strings.Contains(said, "another answer to the request") {
+					return false
+				}
+				if err := os.Rename(s.input("first-answer.json"), s.input("answer.json")); err != nil {
+					s.t.Fatal(err)
+				}
+				return true
+			},
+			end: func(s *site) { s.file("../../input/answer.json") },
 		},
 	}
 }

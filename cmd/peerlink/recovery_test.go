@@ -1,17 +1,21 @@
 package main
 
 import (
+	"context"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 
+	"peerlink/local"
 	"peerlink/node"
 	"peerlink/node/nodetest"
 	"peerlink/node/nodetype"
 	"peerlink/node/pki"
+	"peerlink/smp"
 )
 
 const recoveryPass = "correct horse battery staple"
@@ -28,6 +32,7 @@ peerlink() {
 			set -- "$@" --fingerprint "$(command peerlink bundle inspect --json "$word" | grep -o 'sha256:[0-9a-f]*')";;
 		esac
 	done
+	case "$*" in *' state adopt '*) set -- "$@" --yes;; esac
 	command peerlink "$@"
 	case "$help" in *--new-passphrase-file*) cp new-pass pass;; esac
 }
@@ -47,19 +52,20 @@ func TestRecoveryPages(t *testing.T) {
 		mine          nodetype.Type
 		commands      int
 		prepare       func(t *testing.T, mine, theirs *nodetest.Node)
+		end           func(t *testing.T, mine, theirs *nodetest.Node) // nil: only the directories are checked
 	}{
-		{"rootkeylost", "A creditors agent or a debtors agent", ca, 10, nil},
-		{"rootkeylost", "An accounting authority", aa, 11, nil},
-		{"newid", "An accounting authority", aa, 9, nil},
-		{"passphraseknown", "The file has been in your hands only", aa, 4, nil},
-		{"passphraseknown", "Somebody may have had the file", ca, 1, nil},
-		{"peerlostkey", "", ca, 1, nil},
-		{"peerlostkey", "The peer is an accounting authority", ca, 4, successor},
-		{"peerlostkey", "The peer is an agent", aa, 4, successor},
-		{"peerlostkey", "Signed by mistake", aa, 2, unregistered},
-		{"keys", "The node's directory", ca, 4, nil},
-		{"keys", "Shares on paper", ca, 2, nil},
-		{"keys", "Drills", ca, 2, copiedKey},
+		{"rootkeylost", "A creditors agent or a debtors agent", ca, 10, nil, nil},
+		{"rootkeylost", "An accounting authority", aa, 12, waitingMessage, checkDelivered},
+		{"newid", "An accounting authority", aa, 9, nil, nil},
+		{"passphraseknown", "The file has been in your hands only", aa, 4, nil, nil},
+		{"passphraseknown", "Somebody may have had the file", ca, 1, nil, nil},
+		{"peerlostkey", "", ca, 1, nil, nil},
+		{"peerlostkey", "The peer is an accounting authority", ca, 4, successor, nil},
+		{"peerlostkey", "The peer is an agent", aa, 4, successor, nil},
+		{"peerlostkey", "Signed by mistake", aa, 2, unregistered, nil},
+		{"keys", "The node's directory", ca, 4, nil, nil},
+		{"keys", "Shares on paper", ca, 2, nil, nil},
+		{"keys", "Drills", ca, 2, copiedKey, nil},
 	} {
 		t.Run(c.page+", "+c.section, func(t *testing.T) {
 			t.Parallel()
@@ -92,7 +98,90 @@ func TestRecoveryPages(t *testing.T) {
 					t.Errorf("%s: %v\n%s", name, err, out)
 				}
 			}
+			if c.end != nil {
+				c.end(t, my, their)
+			}
 		})
+	}
+}
+
+// recoveryServer returns a service for a node of the test, with a state folder. The server certificate of a node
+// without a key is the one that the commands have made.
+func recoveryServer(t *testing.T, n *nodetest.Node, state string) *server {
+	t.Helper()
+	dir := filepath.Dir(n.Path())
+	s := &server{Node: n, t: t, addr: n.OwnServers()[0], state: filepath.Join(dir, state), cert: filepath.Join(dir, "server.crt"), key: filepath.Join(dir, "server.key")}
+	if err := os.MkdirAll(s.state, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if n.Key != nil {
+		s.cert, s.key = n.ServerCert(t)
+	}
+	return s
+}
+
+// waitingMessage makes a message for theirs wait in the state folder of mine, whose service is killed.
+func waitingMessage(t *testing.T, mine, theirs *nodetest.Node) {
+	t.Helper()
+	s := recoveryServer(t, mine, "state")
+	s.start()
+	defer s.kill()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	app := newApplication(s, &server{Node: theirs})
+	client, err := app.dial(ctx)
+	if err != nil {
+		t.Fatalf("%v\n%s", err, s.log())
+	}
+	defer client.Close()
+	stored := make(chan error, 1)
+	own, other := mine.Identity().Type, theirs.Identity().Type
+	typ, body := app.body(1)
+	key := smp.OutgoingRoutingKey(own, other, 0x1234abcd_00_000001, 0x000001_01_00000000)
+	if err := client.Send(ctx, own.Outbox(other), key, typ, body, func(err error) { stored <- err }); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-stored; err != nil {
+		t.Fatal(err)
+	}
+}
+
+// checkDelivered checks that the message of waitingMessage is delivered by the service of new-node, and that the
+// service of mine is refused in the state folder.
+func checkDelivered(t *testing.T, mine, theirs *nodetest.Node) {
+	t.Helper()
+	former := recoveryServer(t, mine, "state")
+	former.start()
+	if err := <-former.exited; err == nil || !strings.Contains(former.log(), "it belongs to accounting-authority 1234abcd, root key ") {
+		t.Errorf("the service of the former node: %v\n%s", err, former.log())
+	}
+	d, err := node.Open(filepath.Join(filepath.Dir(mine.Path()), "new-node"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	next, their := recoveryServer(t, &nodetest.Node{Dir: d}, "state"), recoveryServer(t, theirs, "their-state")
+	for _, s := range []*server{next, their} {
+		s.start()
+		defer s.kill()
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	app := newApplication(their, next)
+	client, err := app.dial(ctx)
+	if err != nil {
+		t.Fatalf("%v\n%s", err, their.log())
+	}
+	defer client.Close()
+	sub, err := client.Subscribe(ctx, "/queue/"+theirs.Identity().Type.Inbox(), 1, local.AckIndividual)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, err := sub.Next(ctx)
+	if err != nil {
+		t.Fatalf("%v\n%s\n%s", err, next.log(), their.log())
+	}
+	if app.take(m); app.got[1] != 1 || len(app.damaged) > 0 {
+		t.Errorf("delivered %s, want message 1", m.Body)
 	}
 }
 
@@ -112,7 +201,7 @@ func recoveryNode(t *testing.T, dir, name string, kind nodetype.Type) *nodetest.
 	if err != nil {
 		t.Fatal(err)
 	}
-	n := nodetest.NewWithKey(t, filepath.Join(dir, name), kind, "stomp.example.com:1234", key)
+	n := nodetest.NewWithKey(t, filepath.Join(dir, name), kind, freeAddress(t), key)
 	if err := node.WriteKeyFile(n.DefaultKeyFile(), pem, func([]byte) error { return nil }); err != nil {
 		t.Fatal(err)
 	}
@@ -191,7 +280,7 @@ func recoveryScript(t *testing.T, page, section, dir string, my, their *nodetest
 		for _, m := range indented.FindAllStringSubmatch(body, -1) {
 			n++
 			b.WriteString(strings.NewReplacer(
-				"OLD-ID", agent.Identity().ID, "NEW-ID", "$(cat new-node/db/nodeid)", "/media/stick", dir,
+				"OLD-ID", agent.Identity().ID, "NEW-ID", "$(cat new-node/db/nodeid)", "/media/stick", dir, "/var/lib/peerlink/state", "state",
 				// Another machine, with the key; and shares as text, which nobody types.
 				"mkdir my-node", "mv my-node before && mkdir my-node && cp -R before/private my-node/private", "/media/other-stick", "other-stick",
 				"--out pages", "--out pages --text", "key join", "key join "+shares, "--type", shares,

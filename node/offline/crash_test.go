@@ -1,6 +1,7 @@
 package offline
 
 import (
+	"crypto/x509"
 	"errors"
 	"os"
 	"path/filepath"
@@ -91,21 +92,93 @@ func TestCrashWhileFiling(t *testing.T) {
 	sameTree(t, d.Path(), want)
 }
 
-// Two answers to one request have the same serial numbers. If the filing of one was
-// begun, the other is refused.
+// If the filing of an answer was interrupted anywhere, and the answer is lost, another answer to the same request, with
+// the same serial numbers and other dates and signatures, takes its place: in certs/, db/index, the peers' directories and the
+// requested files. Only if the first was filed completely is the other refused.
 func TestCrashBetweenTwoAnswers(t *testing.T) {
+	t.Parallel()
+	n, items, out := fullRequest(t)
+	r := mustCollect(t, n.Dir, items...)
+	first, second := signed(t, r, n.Key), signedAt(t, r, n.Key, time.Now().Add(time.Hour))
+	for crashes := 0; ; crashes++ {
+		for _, name := range []string{"server.crt", "bundle.zip"} {
+			if err := os.Remove(filepath.Join(out, name)); err != nil && !errors.Is(err, os.ErrNotExist) {
+				t.Fatal(err)
+			}
+		}
+		d := copyTree(t, n.Path())
+		if _, err := file(ctx, d, first, time.Now(), crashAt(crashes)); err == nil {
+			break
+		} else if !errors.Is(err, errCrash) {
+			t.Fatalf("step %d: %v", crashes, err)
+		}
+		_, err := File(ctx, d, second, time.Now().Add(time.Hour))
+		if _, completed := os.Stat(requestPath(d, r.ID, filedExt)); errors.Is(err, errNotWaiting) && completed == nil {
+			continue
+		}
+		if err != nil {
+			t.Errorf("the second answer after step %d: %v", crashes, err)
+			continue
+		}
+		checkOutputs(t, d, r)
+		certs := map[string]*x509.Certificate{filepath.Join(out, "server.crt"): second.servers[0]}
+		for i, p := range r.peers {
+			certs[d.IssuedFile(p.bundle.Identity.ID)] = second.peers[i]
+		}
+		for path, cert := range certs {
+			want := string(pki.EncodeCertificatePEM(cert))
+			if string(readFileT(t, path)) != want || string(readFileT(t, d.Path(), "certs", pki.SerialHex(cert.SerialNumber)+".pem")) != want {
+				t.Errorf("after step %d, %s or its copy in certs/ is not that of the second answer", crashes, path)
+			}
+			line, err := node.IndexLine(cert)
+			if index := string(readFileT(t, d.Path(), "db", "index")); err != nil || strings.Count(index, line) != 1 || strings.Count(index, pki.SerialHex(cert.SerialNumber)) != 1 {
+				t.Errorf("after step %d, db/index has not exactly the line %q (%v):\n%s", crashes, line, err, index)
+			}
+		}
+	}
+}
+
+// If replacing a peer was interrupted anywhere, another answer to the same request ends it, too.
+func TestCrashWhileReplacingBetweenTwoAnswers(t *testing.T) {
+	t.Parallel()
+	for name, c := range replacements(t) {
+		t.Run(name, func(t *testing.T) {
+			r := mustCollect(t, c.n.Dir, c.item)
+			first, second := signed(t, r, c.n.Key), signedAt(t, r, c.n.Key, time.Now().Add(time.Hour))
+			for crashes := 0; ; crashes++ {
+				d := copyTree(t, c.n.Path())
+				if _, err := file(ctx, d, first, time.Now(), crashAt(crashes)); err == nil {
+					return
+				} else if !errors.Is(err, errCrash) {
+					t.Fatalf("step %d: %v", crashes, err)
+				}
+				if _, err := File(ctx, d, second, time.Now().Add(time.Hour)); err != nil && !errors.Is(err, errNotWaiting) {
+					t.Errorf("the second answer after step %d: %v", crashes, err)
+					continue
+				}
+				c.check(t, d)
+				issued := readFileT(t, d.IssuedFile(c.next.Identity().ID))
+				if copied := readFileT(t, d.Path(), "certs", pki.SerialHex(r.peers[0].serial)+".pem"); string(issued) != string(copied) {
+					t.Errorf("after step %d the peer certificate and its copy in certs/ differ", crashes)
+				}
+			}
+		})
+	}
+}
+
+// A certificate for something else with the same serial number is never replaced.
+func TestOtherCertificateOnRecord(t *testing.T) {
+	t.Parallel()
 	n, items, _ := fullRequest(t)
 	r := mustCollect(t, n.Dir, items...)
-	first, second := signed(t, r, n.Key), signed(t, r, n.Key)
-	if _, err := file(ctx, n.Dir, first, time.Now(), crashAt(1)); !errors.Is(err, errCrash) {
-		t.Fatal(err)
-	}
-	done, err := File(ctx, n.Dir, second, time.Now())
+	a := signed(t, r, n.Key)
+	other := string(pki.EncodeCertificatePEM(a.peers[0]))
+	writeFileT(t, other, n.Path(), "certs", pki.SerialHex(r.servers[0].serial)+".pem")
+	done, err := File(ctx, n.Dir, a, time.Now())
 	if err == nil || done[0].State != Failed || !strings.Contains(err.Error(), "another certificate with the serial number") {
-		t.Errorf("the second answer: %+v, %v", done, err)
+		t.Errorf("filed over another certificate: %+v, %v", done, err)
 	}
-	cert := readFileT(t, n.Path(), "certs", pki.SerialHex(r.servers[0].serial)+".pem")
-	if string(cert) != string(pki.EncodeCertificatePEM(first.servers[0])) {
+	if string(readFileT(t, n.Path(), "certs", pki.SerialHex(r.servers[0].serial)+".pem")) != other {
 		t.Error("the certificate on record was replaced")
 	}
 }

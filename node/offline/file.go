@@ -8,11 +8,13 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
 	"peerlink/internal/durable"
 	"peerlink/node"
+	"peerlink/node/infobundle"
 	"peerlink/node/pki"
 )
 
@@ -140,7 +142,7 @@ type filing struct {
 func (f *filing) items() error {
 	for i, s := range f.r.servers {
 		item := FiledItem{Item: f.r.serverItem(s), Path: s.file}
-		err := f.item(item, f.certificate(f.a.servers[i]), f.output(s.file, pki.EncodeCertificatePEM(f.a.servers[i])))
+		err := f.item(item, f.certificate(f.a.servers[i]), f.output(s.file, pki.EncodeCertificatePEM(f.a.servers[i]), certificateSignedAgain))
 		if err != nil {
 			return err
 		}
@@ -197,7 +199,7 @@ func (f *filing) items() error {
 	}
 	date := func() (State, error) { return filed, f.l.AdvanceDate(f.r.info.date) }
 	publish := func() (State, error) { return filed, f.l.PublishBundle(bundle) }
-	return f.item(FiledItem{Item: f.r.infoItem(), Path: f.r.info.file}, date, publish, f.output(f.r.info.file, bundle))
+	return f.item(FiledItem{Item: f.r.infoItem(), Path: f.r.info.file}, date, publish, f.output(f.r.info.file, bundle, bundleSignedAgain))
 }
 
 // replacement returns the changes that file a replacement.
@@ -253,9 +255,12 @@ func (f *filing) certificate(cert *x509.Certificate) func() (State, error) {
 	return func() (State, error) { return filed, f.l.FileCertificate(cert) }
 }
 
+// maxOutput is the maximum size in bytes of a file that is compared with a requested one.
+const maxOutput = 1 << 20
+
 // output returns a change that creates a requested file. It never overwrites a file that
-// exists meanwhile.
-func (f *filing) output(path string, data []byte) func() (State, error) {
+// exists meanwhile, unless signedAgain reports that data is what was signed again for the same request.
+func (f *filing) output(path string, data []byte, signedAgain func(there, data []byte) bool) func() (State, error) {
 	return func() (State, error) {
 		err := durable.Create(path, data, 0o644)
 		if errors.Is(err, fs.ErrNotExist) {
@@ -267,9 +272,27 @@ func (f *filing) output(path string, data []byte) func() (State, error) {
 		if err == nil {
 			return filed, nil
 		}
-		if there, err := durable.Read(path, int64(len(data))); err == nil && bytes.Equal(there, data) {
+		switch there, err := durable.Read(path, maxOutput); {
+		case err == nil && bytes.Equal(there, data):
 			return alreadyFiled, nil
+		case err == nil && signedAgain(there, data):
+			return filed, durable.Replace(path, data, 0o644)
 		}
 		return Failed, fmt.Errorf("%s exists, with other content: move it away, and file the answer again", path)
 	}
+}
+
+// certificateSignedAgain reports whether two PEM files have certificates that were signed for the same request.
+func certificateSignedAgain(there, data []byte) bool {
+	a, errA := pki.ParseCertificatePEM(there)
+	b, errB := pki.ParseCertificatePEM(data)
+	return errA == nil && errB == nil && pki.SignedAgain(a, b)
+}
+
+// bundleSignedAgain reports whether two info-bundles are of the same root certificate and have the same files.
+func bundleSignedAgain(there, data []byte) bool {
+	a, errA := infobundle.Read(there, time.Now())
+	b, errB := infobundle.Read(data, time.Now())
+	return errA == nil && errB == nil && a.Root.Equal(b.Root) &&
+		slices.EqualFunc(a.Nodeinfo, b.Nodeinfo, func(x, y infobundle.File) bool { return x.Name == y.Name && bytes.Equal(x.Data, y.Data) })
 }

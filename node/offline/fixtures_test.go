@@ -122,11 +122,17 @@ func mustCollect(t testing.TB, d *node.Dir, items ...Requested) *Request {
 // as if they were transported between the machines.
 func signed(t testing.TB, r *Request, key crypto.Signer) *Answer {
 	t.Helper()
+	return signedAt(t, r, key, time.Now())
+}
+
+// signedAt is signed on a machine with another clock.
+func signedAt(t testing.TB, r *Request, key crypto.Signer, now time.Time) *Answer {
+	t.Helper()
 	carried, err := ReadRequest(r.Encode(), time.Now())
 	if err != nil {
 		t.Fatal(err)
 	}
-	a, err := Fulfil(carried, key, time.Now())
+	a, err := Fulfil(carried, key, now)
 	if err != nil {
 		t.Fatal(err)
 	}

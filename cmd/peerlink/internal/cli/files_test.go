@@ -68,6 +68,7 @@ var reading = map[string][]string{
 	"server-cert request":   {"new.key new.csr"},
 	"server-cert revoke":    {"{server.crt}"},
 	"server-cert sign":      {"{server.csr} new.crt --key={key} --passphrase-file={pass}"},
+	"state adopt":           {"--yes --state=state"},
 	"state backup":          {"new-backup --state=state"},
 	"state export":          {"--broker=amqp://127.0.0.1:1 --state=state"},
 	"state restore":         {"{backup} --state=new-state"},
@@ -97,7 +98,7 @@ var notRead = []string{
 	// messages, the commands read nothing in them.
 	"dashboard --state", "doctor --state", "links --state", "log-level --state", "tail --state", "send --state", "serve --state",
 	"queue drop --state", "queue list --state", "queue retry --state", "queue show --state",
-	"state backup --state", "state export --state", "state restore --state",
+	"state adopt --state", "state backup --state", "state export --state", "state restore --state",
 	"request new --bundle", "server-cert renew --csr", // output files
 }
 

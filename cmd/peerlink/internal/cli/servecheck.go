@@ -93,7 +93,7 @@ func checkState(d *node.Dir, state string) error {
 	if err := guard.CheckPrivateFolder(state); err != nil {
 		return fmt.Errorf("the state folder: %w", err)
 	}
-	return errors.Join(adviseOnOwner(embedded.Check(storePath(state), storeOwner(d))), local.CheckPasscode(state))
+	return errors.Join(adviseOnOwner(d, embedded.Check(storePath(state), storeOwner(d))), local.CheckPasscode(state))
 }
 
 type port struct{ flag, address string }

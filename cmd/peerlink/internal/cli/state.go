@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -142,20 +143,37 @@ func warnStateInside(d *node.Dir, state string, log *slog.Logger) {
 // storeOwner returns the identifier of the node in its message store. The node ID is not sufficient, because the ID of an
 // accounting authority is chosen and not derived from its root key.
 func storeOwner(d *node.Dir) string {
-	return d.Identity().String() + ", root key " + pki.Fingerprint(d.Root().PublicKey)
+	return d.Identity().String() + rootKeyOfOwner + pki.Fingerprint(d.Root().PublicKey)
+}
+
+// rootKeyOfOwner is what the identifier of [storeOwner] has between the node and the fingerprint of its root key.
+const rootKeyOfOwner = ", root key "
+
+// formerOwner returns the owner of the message store that err, an error of opening it for the node, is about, if that is
+// a node of the same type and ID with another root key.
+func formerOwner(d *node.Dir, err error) (owner string, ok bool) {
+	var other *embedded.OwnerError
+	if !errors.As(err, &other) {
+		return "", false
+	}
+	return other.Recorded, strings.HasPrefix(other.Recorded, d.Identity().String()+rootKeyOfOwner) && other.Recorded != storeOwner(d)
 }
 
 // openStore opens the node's message store. If the store is that of another node, the error has advice.
 func openStore(d *node.Dir, path string, o embedded.Options) (*embedded.Store, error) {
 	o.Owner = storeOwner(d)
 	s, err := embedded.Open(path, o)
-	return s, adviseOnOwner(err)
+	return s, adviseOnOwner(d, err)
 }
 
-// adviseOnOwner adds advice to an error of a store that belongs to another node.
-func adviseOnOwner(err error) error {
-	if errors.Is(err, embedded.ErrOwner) {
-		return fmt.Errorf("%w; name this node's own state folder with --state", err)
+// adviseOnOwner adds advice to err, an error of opening the node's message store, if the store is that of another node.
+func adviseOnOwner(d *node.Dir, err error) error {
+	if !errors.Is(err, embedded.ErrOwner) {
+		return err
+	}
+	err = fmt.Errorf("%w; name this node's own state folder with --state", err)
+	if _, ok := formerOwner(d, err); ok {
+		err = fmt.Errorf("%w; or, if this node has taken the place of that one, give it the messages with \"peerlink state adopt\", see docs/rootkeylost.md", err)
 	}
 	return err
 }

@@ -13,15 +13,17 @@ import (
 )
 
 func (a *app) stateCommand() *cobra.Command {
-	c := group("state", "Back up and restore the messages of the embedded broker, or move them to RabbitMQ",
-		a.stateBackupCommand(), a.stateRestoreCommand(), a.stateExportCommand())
+	c := group("state", "Back up, restore and hand over the messages of the embedded broker, or move them to RabbitMQ",
+		a.stateBackupCommand(), a.stateRestoreCommand(), a.stateExportCommand(), a.stateAdoptCommand())
 	c.Long = `With the embedded broker, the messages of a node are in its state folder. These
-commands copy them while the service runs, put a copy back, and move what waits to
-RabbitMQ. Use them as the user of the service.
+commands copy them while the service runs, put a copy back, move what waits to
+RabbitMQ, and give it to a node with the same ID and a new root key. Use them as the
+user of the service.
 
   peerlink state backup /backup/messages.db
   peerlink state restore /backup/messages.db    # while no service runs
   peerlink state export --broker amqp://…       # while no service runs
+  peerlink state adopt                          # while no service runs
 
 See docs/operations.md, "Backup".`
 	return c
