@@ -10,9 +10,8 @@ import (
 	"time"
 )
 
-// walkPrelude does what a reader of docs/firstnode.md and docs/secondpeer.md, and the owners of the two other nodes, do beside the
-// commands that stand there: they type passphrases and fingerprints, run services in other terminals, and wait.
-const walkPrelude = `set -e
+// servicePrelude has functions for scripts that start services, which end with the script.
+const servicePrelude = `set -e
 trap 'kill $(cat pids); wait' EXIT
 try() {
 	n=0
@@ -29,7 +28,11 @@ start() { # LOG ARGS...
 	echo $! >>pids
 	try grep msg=serving $log
 }
-add() { # NODE WHAT BUNDLE
+`
+
+// walkPrelude does what a reader of docs/firstnode.md and docs/secondpeer.md, and the owners of the two other nodes, do beside the
+// commands that stand there: they type passphrases and fingerprints, run services in other terminals, and wait.
+const walkPrelude = servicePrelude + `add() { # NODE WHAT BUNDLE
 	command peerlink -C $1 peer add $2 --follow-local --passphrase-file pass --fingerprint "$(command peerlink bundle inspect --json $3 | grep -o 'sha256:[0-9a-f]*')"
 }
 peerlink() {
@@ -54,11 +57,21 @@ bank second-bank 5678abcd $SECOND none
 // made, one serves, becomes the peer of two others by URL and with files, and messages can pass.
 func TestFirstNodePages(t *testing.T) {
 	t.Parallel()
-	shell, err := exec.LookPath("sh")
-	if err != nil {
-		t.Skip("skipped, the commands of the pages about the first node: there is no sh")
+	dir := pageDir(t)
+	my, bank, mine := freeAddress(t), freeAddress(t), freeAddress(t)
+	out := runPage(t, dir, walkPrelude+walkScript(t, my, bank), "MY_ADMIN="+freeAddress(t),
+		"MY_PUBLISH="+mine, "BANK_PUBLISH="+bank, "BANK="+freeAddress(t), "SECOND="+freeAddress(t))
+	for _, want := range []string{"listen ", "http://", "Harbour Bank", `"routing_key"`} {
+		if !strings.Contains(out, want) {
+			t.Errorf("no %q in the output:\n%s", want, out)
+		}
 	}
-	dir, err := os.MkdirTemp("", "walk") // short: sockets are in it
+}
+
+// pageDir makes a folder in which the commands of a page run, with the file pass. Its name is short, because sockets are in it.
+func pageDir(t *testing.T) (dir string) {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "page")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -66,24 +79,29 @@ func TestFirstNodePages(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, "pass"), []byte(recoveryPass+"\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	my, bank, mine := freeAddress(t), freeAddress(t), freeAddress(t)
-	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Second)
+	return dir
+}
+
+// runPage runs a script that begins with servicePrelude, and returns what it prints.
+func runPage(t *testing.T, dir, script string, env ...string) string {
+	t.Helper()
+	shell, err := exec.LookPath("sh")
+	if err != nil {
+		t.Skip("skipped, the commands of a page of the handbook: there is no sh")
+	}
+	path := build(t) + string(os.PathListSeparator) + os.Getenv("PATH")
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
-	run := exec.CommandContext(ctx, shell, "-c", walkPrelude+walkScript(t, my, bank))
+	run := exec.CommandContext(ctx, shell, "-c", script)
 	run.Dir, run.WaitDelay = dir, 10*time.Second
-	run.Cancel = func() error { return run.Process.Signal(os.Interrupt) }
-	run.Env = append(os.Environ(), "NO_COLOR=1", "PEERLINK_DIR=", "XDG_STATE_HOME="+dir, "PEERLINK_LOCAL_LISTEN=none", "MY_ADMIN="+freeAddress(t),
-		"MY_PUBLISH="+mine, "BANK_PUBLISH="+bank, "BANK="+freeAddress(t), "SECOND="+freeAddress(t),
-		"PATH="+build(t)+string(os.PathListSeparator)+os.Getenv("PATH"))
+	run.Cancel = func() error { return run.Process.Signal(os.Interrupt) } // the services end too
+	run.Env = append(os.Environ(), "NO_COLOR=1", "PEERLINK_DIR=", "XDG_STATE_HOME="+dir, "PEERLINK_LOCAL_LISTEN=none", "PATH="+path)
+	run.Env = append(run.Env, env...)
 	out, err := run.CombinedOutput()
 	if err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	for _, want := range []string{"listen ", "http://", "Harbour Bank", `"routing_key"`} {
-		if !strings.Contains(string(out), want) {
-			t.Errorf("no %q in the output:\n%s", want, out)
-		}
-	}
+	return string(out)
 }
 
 // walkScript returns the commands of both pages, with what the other owners do between them.
