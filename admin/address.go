@@ -51,23 +51,46 @@ func (a Address) String() string {
 	return a.address
 }
 
+// CheckListen returns [ErrAddress] or [ErrExposed] if an address can not be used for a [Server].
+// exposed allows one that other machines can reach.
+func CheckListen(address string, exposed bool) error {
+	a, err := ParseAddress(address)
+	if err != nil {
+		return err
+	}
+	_, err = a.checkExposed(exposed)
+	return err
+}
+
+// checkExposed reports whether other machines can reach the address, and returns [ErrExposed] if they
+// can and that is not allowed.
+func (a Address) checkExposed(allowed bool) (exposed bool, err error) {
+	if a.network == "unix" {
+		return false, nil
+	}
+	tcp, err := net.ResolveTCPAddr("tcp", a.address)
+	if err != nil {
+		return false, fmt.Errorf("listen for administration: %w", err)
+	}
+	if exposed = !tcp.IP.IsLoopback(); exposed && !allowed {
+		return true, fmt.Errorf("%w: %s; use a loopback address, or allow this one with --admin-exposed", ErrExposed, a.address)
+	}
+	return exposed, nil
+}
+
 // listen listens on the address, unless there is a listener for it already. exposed reports whether
 // other machines can reach it.
 func (a Address) listen(open net.Listener, allowExposed bool) (l net.Listener, exposed bool, err error) {
-	if a.network == "unix" {
+	exposed, err = a.checkExposed(allowExposed)
+	switch {
+	case err != nil:
+		return nil, exposed, err
+	case open != nil:
+		return open, exposed, nil
+	case a.network == "unix":
 		l, err = socket.Listen(a.address)
-	} else {
-		var tcp *net.TCPAddr
-		if tcp, err = net.ResolveTCPAddr("tcp", a.address); err != nil {
-			return nil, false, fmt.Errorf("listen for administration: %w", err)
-		}
-		if exposed = !tcp.IP.IsLoopback(); exposed && !allowExposed {
-			return nil, true, fmt.Errorf("%w: %s; use a loopback address, or allow this one with --admin-exposed", ErrExposed, a.address)
-		}
-		if open != nil {
-			return open, exposed, nil
-		}
-		l, err = net.ListenTCP("tcp", tcp)
+	default:
+		l, err = net.Listen("tcp", a.address)
 	}
 	if err != nil {
 		return nil, exposed, fmt.Errorf("listen for administration: %w", err)

@@ -270,11 +270,7 @@ func (d *Door) Serve(ctx context.Context) error {
 	defer d.logLimiter.Close()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	stop := context.AfterFunc(ctx, func() {
-		if err := d.Close(); err != nil {
-			d.log.Warn("the local door does not close in good order", "err", err)
-		}
-	})
+	stop := context.AfterFunc(ctx, func() { _ = d.Close() }) // Serve returns its error
 	defer stop()
 	var running sync.WaitGroup
 	for _, l := range d.listeners {

@@ -16,8 +16,18 @@ var (
 	errInUse = errors.New("local: door is open already")
 )
 
-// listenTCP listens on a loopback address, unless there is a listener for it already.
-func listenTCP(address string, open net.Listener) (net.Listener, error) {
+// CheckListen returns an error if address can not be [Config].Listen: it is neither "none" nor a
+// loopback address.
+func CheckListen(address string) error {
+	if !wantsTCP(address) {
+		return nil
+	}
+	_, err := resolve(address)
+	return err
+}
+
+// resolve returns a loopback address.
+func resolve(address string) (*net.TCPAddr, error) {
 	tcp, err := net.ResolveTCPAddr("tcp", address)
 	if err != nil {
 		return nil, fmt.Errorf("listen for local applications on %q: %w; expected an address like %s", address, err, defaultListen)
@@ -25,6 +35,15 @@ func listenTCP(address string, open net.Listener) (net.Listener, error) {
 	if !tcp.IP.IsLoopback() {
 		return nil, fmt.Errorf("%w: refused to listen for local applications on %q, which other machines could reach without encryption; expected an address like %s",
 			errNotLoopback, address, defaultListen)
+	}
+	return tcp, nil
+}
+
+// listenTCP listens on a loopback address, unless there is a listener for it already.
+func listenTCP(address string, open net.Listener) (net.Listener, error) {
+	tcp, err := resolve(address)
+	if err != nil {
+		return nil, err
 	}
 	if open != nil {
 		return open, nil

@@ -64,8 +64,32 @@ func openPasscode(stateDir string) (*passcode, error) {
 	return &passcode{path: path, digest: sha256.Sum256([]byte(secret))}, nil
 }
 
+// CheckPasscode reports why the passcode in the state folder can not be used. It returns nil if there is
+// none, since [Open] makes one then. It changes nothing.
+func CheckPasscode(stateDir string) error {
+	path := filepath.Join(stateDir, passcodeFile)
+	if err := checkLink(path); err != nil {
+		return err
+	}
+	if _, err := readPasscode(path); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+// checkLink returns an error if the path is that of a symbolic link to nothing.
+func checkLink(path string) error {
+	if _, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) || !isLink(path) {
+		return nil
+	}
+	return fmt.Errorf("%s is a symbolic link to a file that does not exist; make that file, with the passcode, or remove the link, and a new passcode is made at the next start", path)
+}
+
 // generatePasscode writes a new passcode to the file unless the file contains one.
 func generatePasscode(path string) error {
+	if err := checkLink(path); err != nil {
+		return err
+	}
 	if _, err := os.Lstat(path); err == nil {
 		if _, err = readPasscode(path); errors.Is(err, fs.ErrNotExist) {
 			return overwrite(path, newPasscode())

@@ -32,37 +32,61 @@ func Inspect(path, owner string) (*Inspection, error) {
 	return i, nil
 }
 
+// Check reports why a service could not open the file of a store, as far as the files show; it returns
+// nil if there is no store. Like [Inspect], it takes no lock that others wait for, and neither
+// changes nor creates a file. A service may be using the store.
+func Check(path, owner string) error {
+	if exists, err := fileExists(path); !exists || err != nil {
+		return err
+	}
+	c, _, err := openChecked(path, owner)
+	if err != nil {
+		return fmt.Errorf("message store %s: %w", path, explain(err))
+	}
+	c.close()
+	return nil
+}
+
 func inspect(path, owner string) (*Inspection, error) {
-	info, err := os.Stat(path)
-	switch {
-	case err != nil:
-		return nil, err
-	case info.Size() == 0 || !info.Mode().IsRegular():
-		return nil, fmt.Errorf("%w: it is empty, or no regular file", errNotStore)
-	}
-	if path, err = durable.Target(path); err != nil {
-		return nil, err
-	}
-	if err := checkAccess(path); err != nil {
-		return nil, err
-	}
-	c, err := openForReading(path)
+	c, version, err := openChecked(path, owner)
 	if err != nil {
 		return nil, err
 	}
 	defer c.close()
-	version, err := fileVersion(c)
-	if err != nil {
-		return nil, err
-	}
 	if version < schemaVersion {
 		return nil, fmt.Errorf("its schema version is %d: the service has not been started since the program was upgraded", version)
 	}
-	if err := cmp.Or(checkOwner(c, owner, false), checkPair(path)); err != nil {
-		return nil, err
-	}
 	i := &Inspection{Bindings: make(map[string]broker.PeerBinding), Unconsumed: make(map[string]int64)}
 	return i, cmp.Or(i.readQueues(c), i.readBindings(c), i.readUsage(c))
+}
+
+// openChecked checks the files of a store, and opens a connection that changes nothing. It returns the
+// schema version, which is at most schemaVersion.
+func openChecked(path, owner string) (c *conn, version int64, err error) {
+	info, err := os.Stat(path)
+	switch {
+	case err != nil:
+		return nil, 0, err
+	case info.Size() == 0 || !info.Mode().IsRegular():
+		return nil, 0, fmt.Errorf("%w: it is empty, or no regular file", errNotStore)
+	}
+	if path, err = durable.Target(path); err != nil {
+		return nil, 0, err
+	}
+	if err := checkAccess(path); err != nil {
+		return nil, 0, err
+	}
+	if c, err = openForReading(path); err != nil {
+		return nil, 0, err
+	}
+	if version, err = fileVersion(c); err == nil && version >= ownerVersion {
+		err = checkOwner(c, owner, false)
+	}
+	if err = cmp.Or(err, checkPair(path)); err != nil {
+		c.close()
+		return nil, 0, err
+	}
+	return c, version, nil
 }
 
 // openForReading opens a connection that changes nothing. If the store is in use, or was not closed,

@@ -119,21 +119,28 @@ var upgrades = []struct {
 // newStoreMessage is the log message for a store that was created.
 const newStoreMessage = "there was no message store: made a new, empty one"
 
-// create creates a store, with mode 0600, if there is no file. It returns
-// [errNotStore] for an empty file, since a store may have been lost, and [errMixed] if there
-// is only a write-ahead log.
-func create(path string, log *slog.Logger) error {
+// fileExists reports whether there is a file for a store. It returns [errNotStore] for an empty file,
+// since a store may have been lost, and [errMixed] if there is only a write-ahead log.
+func fileExists(path string) (bool, error) {
 	_, walErr := os.Lstat(path + "-wal") // checked before the file, which another process may be creating
 	info, err := os.Stat(path)
 	switch {
 	case err == nil && info.Size() == 0:
-		return fmt.Errorf("%w: %s is an empty file, as after copying to a full disk; restore the store, or remove this file to begin an empty store", errNotStore, path)
+		return true, fmt.Errorf("%w: %s is an empty file, as after copying to a full disk; restore the store, or remove this file to begin an empty store", errNotStore, path)
 	case err == nil:
-		return nil
+		return true, nil
 	case !errors.Is(err, fs.ErrNotExist):
-		return err
+		return false, err
 	case walErr == nil:
-		return fmt.Errorf("%w: %s-wal is there, and %[2]s is missing; put back %[2]s from the same moment, or move %[2]s-wal away to begin an empty store", errMixed, path)
+		return false, fmt.Errorf("%w: %s-wal is there, and %[2]s is missing; put back %[2]s from the same moment, or move %[2]s-wal away to begin an empty store", errMixed, path)
+	}
+	return false, nil
+}
+
+// create creates a store, with mode 0600, if there is no file.
+func create(path string, log *slog.Logger) error {
+	if exists, err := fileExists(path); exists || err != nil {
+		return err
 	}
 	content, err := emptyStore()
 	if err != nil {

@@ -77,13 +77,29 @@ func program(t *testing.T) string {
 	return filepath.Join(build(t), "peerlink"+exe())
 }
 
+// shortTempDir makes a folder whose path is short even if TMPDIR is long: sockets are in it.
+func shortTempDir(t *testing.T) string {
+	t.Helper()
+	parent := ""
+	if runtime.GOOS != "windows" {
+		parent = "/tmp"
+	}
+	dir, err := os.MkdirTemp(parent, "pl")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	return dir
+}
+
 // The scenarios in testdata/script use the commands of the peerlink binary as an operator
 // would.
 func TestScripts(t *testing.T) {
 	t.Parallel()
 	bin := build(t)
 	testscript.Run(t, testscript.Params{
-		Dir: "testdata/script",
+		Dir:         "testdata/script",
+		WorkdirRoot: shortTempDir(t),
 		Setup: func(env *testscript.Env) error {
 			env.Setenv("PATH", bin+string(os.PathListSeparator)+env.Getenv("PATH"))
 			// The scripts must not depend on settings of the machine.

@@ -15,6 +15,7 @@ import (
 	"peerlink/broker/rabbitmq"
 	"peerlink/internal/socket"
 	"peerlink/link"
+	"peerlink/local"
 	"peerlink/node"
 	"peerlink/node/check"
 )
@@ -137,13 +138,18 @@ func absolutePath(path string) string {
 	return abs
 }
 
-// checkAdmin checks the syntax of the --admin address, before anything is opened. openAdmin
-// checks whether the address is allowed.
-func (f *serveFlags) checkAdmin() error {
+// checkAddresses checks the addresses for administration and for local applications, before anything is
+// opened.
+func (f *serveFlags) checkAddresses() error {
+	if f.broker == embeddedBroker {
+		if err := local.CheckListen(f.localListen); err != nil {
+			return usagef("--local-listen: %v", err)
+		}
+	}
 	if f.admin == "" || f.admin == noAdmin {
 		return nil
 	}
-	if _, err := admin.ParseAddress(f.admin); err != nil {
+	if err := admin.CheckListen(f.admin, f.adminExposed); err != nil {
 		return usagef("--admin: %v", err)
 	}
 	return nil

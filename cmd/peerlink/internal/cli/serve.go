@@ -208,7 +208,7 @@ func (a *app) serve(ctx context.Context, f serveFlags) error {
 	var stopped func()
 	f.stopping, stopped = a.limitStop(ctx, maxServiceStop, late)
 	defer stopped()
-	if err := f.checkAdmin(); err != nil {
+	if err := f.checkAddresses(); err != nil {
 		return err
 	}
 	guard.ConfineService()

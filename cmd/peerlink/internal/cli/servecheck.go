@@ -5,8 +5,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net"
+	"os"
 	"path/filepath"
 	"strings"
 	"time"
@@ -14,8 +16,11 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"peerlink/broker/embedded"
 	"peerlink/broker/rabbitmq"
+	"peerlink/internal/guard"
 	"peerlink/link"
+	"peerlink/local"
 	"peerlink/node"
 	"peerlink/node/publish"
 )
@@ -28,7 +33,7 @@ func (a *app) checkServe(cmd *cobra.Command, f serveFlags) error {
 		return err
 	}
 	level.Set(max(level.Level(), slog.LevelWarn))
-	if err := f.checkAdmin(); err != nil {
+	if err := f.checkAddresses(); err != nil {
 		return err
 	}
 	cfg, err := a.serviceConfig(cmd.Context(), &f, log)
@@ -54,8 +59,8 @@ func (a *app) checkResources(ctx context.Context, f *serveFlags, cfg link.Config
 	d := cfg.Dir
 	if cfg.Broker == nil {
 		state, err := stateFolder(d, f.state)
-		problems = append(problems, err)
 		f.state = cmp.Or(state, f.state)
+		problems = append(problems, cmp.Or(err, checkState(d, f.state)))
 	}
 	problems = append(problems, a.checkOwnServers(d, f), checkPublished(d, f.publish))
 	if running := runningServices(ctx, d); len(running) > 0 {
@@ -71,6 +76,24 @@ func (a *app) checkResources(ctx context.Context, f *serveFlags, cfg link.Config
 		}
 	}
 	return problems
+}
+
+// checkState returns what keeps the service from using the state folder and what is in it. A folder that
+// does not exist is made when the service starts.
+func checkState(d *node.Dir, state string) error {
+	fi, err := os.Stat(state)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil
+	case err != nil:
+		return fmt.Errorf("the state folder: %w", err)
+	case !fi.IsDir():
+		return fmt.Errorf("the state folder: %s is no folder; name another with --state", state)
+	}
+	if err := guard.CheckPrivateFolder(state); err != nil {
+		return fmt.Errorf("the state folder: %w", err)
+	}
+	return errors.Join(adviseOnOwner(embedded.Check(storePath(state), storeOwner(d))), local.CheckPasscode(state))
 }
 
 type port struct{ flag, address string }

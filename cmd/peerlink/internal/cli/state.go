@@ -149,10 +149,15 @@ func storeOwner(d *node.Dir) string {
 func openStore(d *node.Dir, path string, o embedded.Options) (*embedded.Store, error) {
 	o.Owner = storeOwner(d)
 	s, err := embedded.Open(path, o)
+	return s, adviseOnOwner(err)
+}
+
+// adviseOnOwner adds advice to an error of a store that belongs to another node.
+func adviseOnOwner(err error) error {
 	if errors.Is(err, embedded.ErrOwner) {
-		err = fmt.Errorf("%w; name this node's own state folder with --state", err)
+		return fmt.Errorf("%w; name this node's own state folder with --state", err)
 	}
-	return s, err
+	return err
 }
 
 // storePath returns the path of the embedded broker's file in a state folder.
