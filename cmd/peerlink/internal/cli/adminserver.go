@@ -65,7 +65,7 @@ func runLinks(ctx context.Context, f serveFlags, cfg link.Config, listeners []ne
 
 	if server != nil {
 		tokenFile := f.adminTokenFile(cfg.Dir, state)
-		defer writeAdminToken(tokenFile, adminConfig.Token, log)()
+		defer keepAdminToken(tokenFile, adminConfig.Token, log)()
 		defer recordService(cfg.Dir, f.record(state, server.Addresses()[0], tokenFile), log)()
 	}
 	store := slog.String("state", state)

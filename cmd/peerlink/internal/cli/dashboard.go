@@ -41,21 +41,25 @@ func (f *serveFlags) adminTokenFile(d *node.Dir, state string) string {
 	return filepath.Join(recordFolder(), hex.EncodeToString(sum[:16])+".token")
 }
 
+// keepAdminToken writes the token to a file, until remove is called; see keepTrying. A failure is only logged.
+func keepAdminToken(path, token string, log *slog.Logger) (remove func()) {
+	return keepTrying(func() (func(), error) { return writeAdminToken(path, token) }, log, slog.LevelWarn,
+		"messages that are set aside can not be seen on the dashboard until the file with its token is written", "the file with the token of the dashboard is written")
+}
+
 // writeAdminToken writes the token to a new file, which only this user can read, and replaces that of a service
-// that was killed. A failure is only logged. remove removes the file.
-func writeAdminToken(path, token string, log *slog.Logger) (remove func()) {
-	err := os.Remove(path)
-	if err == nil || errors.Is(err, fs.ErrNotExist) {
-		err = os.MkdirAll(filepath.Dir(path), 0o700)
+// that was killed. remove removes the file.
+func writeAdminToken(path, token string) (remove func(), err error) {
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
 	}
-	if err == nil {
-		err = durable.Create(path, []byte(token+"\n"), 0o600)
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return nil, err
 	}
-	if err != nil {
-		log.Warn("messages that are set aside can not be seen on the dashboard: there is no file with the token", "err", err)
-		return func() {}
+	if err := durable.Create(path, []byte(token+"\n"), 0o600); err != nil {
+		return nil, err
 	}
-	return func() { os.Remove(path) }
+	return func() { os.Remove(path) }, nil
 }
 
 func (a *app) dashboardCommand() *cobra.Command {
@@ -134,7 +138,7 @@ func findDashboard(ctx context.Context, r serviceRecord) (dashboardLink, error) 
 	}
 	token, err := durable.Read(r.AdminToken, maxAdminToken)
 	if err != nil {
-		return line, fmt.Errorf("the token of the dashboard: %w; the log of the service says why if it has none", err)
+		return line, fmt.Errorf("the token of the dashboard: %w; the log of the service says why if it has none, and when it is written", err)
 	}
 	line.URL, line.Token = l.Dashboard, strings.TrimSpace(string(token))
 	return line, nil

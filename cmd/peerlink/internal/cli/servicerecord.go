@@ -15,6 +15,7 @@ import (
 
 	"peerlink/internal/durable"
 	"peerlink/internal/guard"
+	"peerlink/internal/wait"
 	"peerlink/node"
 )
 
@@ -61,15 +62,42 @@ func realPath(d *node.Dir) (string, error) {
 	return filepath.EvalSymlinks(path)
 }
 
-// recordService records a service of the node, until forget is called. A failure is
-// only logged, because the operator can name the place.
+// recordService records a service of the node, until forget is called. A failure is only logged, because the
+// operator can name the place; see keepTrying.
 func recordService(d *node.Dir, r serviceRecord, log *slog.Logger) (forget func()) {
-	forget, err := r.write(d)
-	if err != nil {
-		log.Info("commands find this service only with --state or --admin", "err", err)
-		return func() {}
+	return keepTrying(func() (func(), error) { return r.write(d) }, log, slog.LevelInfo,
+		"commands find this service only with --state or --admin until its record is written", "the record of this service is written")
+}
+
+// rewritePause is the time between attempts to write a file that helps commands to find the service.
+const rewritePause = 5 * time.Second
+
+// keepTrying calls write and, while it fails, as on a full disk, again after every rewritePause. It logs the first
+// error with the text missing at this level, and then the success with the text written. undo ends the attempts, and calls the
+// function that write has returned.
+func keepTrying(write func() (undo func(), err error), log *slog.Logger, level slog.Level, missing, written string) (undo func()) {
+	undo, err := write()
+	if err == nil {
+		return undo
 	}
-	return forget
+	ctx, cancel := context.WithCancel(context.Background())
+	log.Log(ctx, level, missing, "err", err, "tried_again_every", rewritePause)
+	result := make(chan func(), 1)
+	go func() {
+		undo := func() {}
+		defer func() { result <- undo }()
+		for wait.Sleep(ctx, rewritePause) == nil {
+			if u, err := write(); err == nil {
+				log.Info(written)
+				undo = u
+				return
+			}
+		}
+	}()
+	return func() {
+		cancel()
+		(<-result)()
+	}
 }
 
 // write writes the record of a service of the node.

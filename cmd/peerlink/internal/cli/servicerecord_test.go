@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"bytes"
 	"encoding/json"
 	"log/slog"
 	"net/http"
@@ -10,6 +11,8 @@ import (
 	"runtime"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"peerlink/admin"
 	"peerlink/node/nodetest"
@@ -89,5 +92,54 @@ func TestRecordOfKilledService(t *testing.T) {
 	left := readRecords(recordFolder())
 	if _, kept := left[filepath.Join(recordFolder(), "there")]; !kept || len(left) != 2 {
 		t.Errorf("records %+v", left)
+	}
+}
+
+// The record of a service and the token of its dashboard, which can not be written when it starts, as on a full disk,
+// are written as soon as that is possible, and are removed when it ends. The log says what is missing until then.
+func TestServiceFilesAreWrittenLater(t *testing.T) {
+	base := t.TempDir()
+	t.Setenv("XDG_STATE_HOME", filepath.Join(base, "none"))
+	d := nodetest.New(t, nodetype.CreditorsAgent, "ca.example.com:1234")
+	token := filepath.Join(base, "none", adminTokenName)
+	files := func() int {
+		_, err := os.Stat(token)
+		n := len(readRecords(recordFolder()))
+		if err == nil {
+			n++
+		}
+		return n
+	}
+	for _, possible := range []bool{false, true} {
+		if err := os.WriteFile(filepath.Join(base, "none"), nil, 0o600); err != nil { // where a folder is needed
+			t.Fatal(err)
+		}
+		synctest.Test(t, func(t *testing.T) {
+			var out bytes.Buffer
+			log := slog.New(slog.NewTextHandler(&out, nil))
+			remove := keepAdminToken(token, "secret", log)
+			forget := recordService(d.Dir, serviceRecord{Admin: "127.0.0.1:1"}, log)
+			for _, what := range []string{"dashboard until the file with its token is written", "until its record is written"} {
+				if !strings.Contains(out.String(), what) {
+					t.Errorf("log: %s\nwant %q", &out, what)
+				}
+			}
+			if possible {
+				if err := os.Remove(filepath.Join(base, "none")); err != nil {
+					t.Fatal(err)
+				}
+				time.Sleep(rewritePause) // of the bubble's clock
+				synctest.Wait()
+				if n := files(); n != 2 {
+					t.Errorf("%d files are written later, want the token and the record", n)
+				}
+			}
+			forget()
+			remove()
+			if strings.Contains(out.String(), "secret") || files() != 0 {
+				t.Errorf("%d files are left, log: %s", files(), &out)
+			}
+		})
+		os.Remove(filepath.Join(base, "none"))
 	}
 }
