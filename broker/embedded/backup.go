@@ -161,8 +161,6 @@ func backupTarget(store, to string, replace bool) (string, error) {
 		return "", fmt.Errorf("%s is no regular file: name another file for the backup", to)
 	case isOfStore(store, to):
 		return "", fmt.Errorf("%s is a file of the message store itself: name another file for the backup", to)
-	case info.Size() == 0 && sameFile(filepath.Dir(to), filepath.Dir(store)):
-		return "", fmt.Errorf("%s is an empty file beside the message store, which may be a lock of the service: name another file for the backup", to)
 	case info.Size() > 0 && !isBackup(to):
 		return "", fmt.Errorf("%s is no backup of a message store, and is not replaced: name another file for the backup, or remove this one", to)
 	}

@@ -298,13 +298,6 @@ func TestBackupReplaces(t *testing.T) {
 			t.Errorf("%s is not replaced: %v", name, err)
 		}
 	}
-	lock := filepath.Join(filepath.Dir(s.path), "serve.lock")
-	if err := os.WriteFile(lock, nil, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := Backup(testContext(t), s.path, lock, o); err == nil {
-		t.Error("an empty file beside the store, a lock, is replaced")
-	}
 	other := Options{Service: true, Owner: "another"}
 	for name, change := range map[string]func(){
 		"text":                            func() { write([]byte("a text")) },

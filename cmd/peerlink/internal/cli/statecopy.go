@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"peerlink/broker/embedded"
+	"peerlink/node"
 )
 
 func (a *app) stateCommand() *cobra.Command {
@@ -73,7 +74,8 @@ func (a *app) stateBackupCommand() *cobra.Command {
 		Long: `Copies the message store of the embedded broker to FILE, as it is at one moment:
 what waits to be sent, what applications have not taken out, and what is set aside.
 The service may be running, and is not delayed. The copy is checked before FILE
-is made, which only its owner can read.
+is made, which only its owner can read. FILE can not be in the state folder, whose files
+the service uses.
 
 Not in it are the node's directory, keys and certificates. It contains the messages
 as they are, unencrypted.`,
@@ -86,6 +88,9 @@ as they are, unencrypted.`,
 			}
 			path, err := existingStore(cmd.Context(), d, state)
 			if err != nil {
+				return err
+			}
+			if err := checkBackupPlace(d, filepath.Dir(path), args[0]); err != nil {
 				return err
 			}
 			o, stop := a.copyOptions(storeOwner(d), "Copying the messages")
@@ -103,6 +108,46 @@ as they are, unencrypted.`,
 	c.Flags().BoolVar(&force, "force", false, "replace FILE if it is a backup or empty, once the new copy is complete")
 	jsonFlag(c, &asJSON)
 	return c
+}
+
+// checkBackupPlace returns an error if a backup would be a file among those of a service, or take the place of an empty
+// file in the node's directory: a lock, for example, is empty, and may be missing.
+func checkBackupPlace(d *node.Dir, state, file string) error {
+	type place struct{ name, folder string }
+	used := []place{{"the state folder", state}, {"the folder of the records of services", recordFolder()}}
+	if info, err := os.Stat(file); err == nil && info.Size() == 0 {
+		used = append(used, place{"the node's directory", d.Path()})
+	}
+	target, err := filepath.EvalSymlinks(file)
+	for _, u := range used {
+		if isInside(u.folder, file) || err == nil && isInside(u.folder, target) {
+			return fmt.Errorf("%s is in %s, %s, whose files the service uses: name a file elsewhere for the backup", file, u.name, u.folder)
+		}
+	}
+	return nil
+}
+
+// isInside reports whether a file, which need not exist, is in a folder or in a folder below it.
+func isInside(folder, file string) bool {
+	want, err := os.Stat(folder)
+	if err != nil {
+		return false
+	}
+	at, err := filepath.Abs(filepath.Dir(file))
+	if err == nil {
+		at, err = filepath.EvalSymlinks(at)
+	}
+	for err == nil {
+		if info, e := os.Stat(at); e == nil && os.SameFile(info, want) {
+			return true
+		}
+		above := filepath.Dir(at)
+		if above == at {
+			break
+		}
+		at = above
+	}
+	return false
 }
 
 // restoreResult is the output of "state restore".
