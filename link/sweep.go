@@ -28,7 +28,7 @@ type sweep struct {
 func (s *sweep) changes() node.Changes {
 	switch {
 	case s.watcher == nil:
-		return node.Changes{List: true}
+		return node.Changes{}
 	case s.watcher.Replaced():
 		s.close()
 		return node.Changes{All: true}
@@ -52,7 +52,7 @@ func (r *reconciler) peersToReconcile() ([]string, error) {
 	for id := range changes.Peers {
 		delete(s.watched, id) // its folders may be others now
 	}
-	if changes.All || changes.List || !s.listed || s.next >= len(s.ids) {
+	if s.watcher == nil || changes.All || len(changes.Peers) > 0 || !s.listed || s.next >= len(s.ids) {
 		if err := r.listPeers(); err != nil {
 			return nil, err
 		}

@@ -124,6 +124,18 @@ func TestSweepReported(t *testing.T) {
 			st.awaitReported("another folder", func() bool { return st.r.peers.get(id).missing == 0 && st.r.sweep.watched[id] })
 		}
 	}
+	emptied := filepath.Join(st.dir, "peers", st.others()[1])
+	if err := os.CopyFS(filepath.Join(st.dir, "emptied"), os.DirFS(emptied)); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"root-ca.crt", "peercert.crt", "sub-ca.crt"} {
+		if err := os.Remove(filepath.Join(emptied, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	st.awaitReported("the removal of a peer's files", func() bool { return st.r.peers.get(filepath.Base(emptied)).gone.Load() })
+	st.rename(filepath.Join(st.dir, "emptied"), emptied)
+	st.awaitReported("a peer's files", func() bool { return st.r.peers.get(filepath.Base(emptied)).state.Load() != nil })
 	gone := st.others()[0]
 	st.rename(filepath.Join(st.dir, "peers", gone), filepath.Join(st.dir, "gone"))
 	st.awaitReported("the removal of a peer", func() bool { return st.r.peers.get(gone).gone.Load() })

@@ -25,9 +25,8 @@ type Watcher struct {
 
 // Changes says what has changed in a node's directory.
 type Changes struct {
-	All   bool            // anything may have changed: the other fields are meaningless
-	List  bool            // peers may have come or gone
-	Peers map[string]bool // IDs of peers whose files have changed
+	All   bool            // anything may have changed
+	Peers map[string]bool // IDs of peers that may have come or gone, or whose files have changed
 }
 
 // ErrNotWatchable means that the operating system reports no changes, or only by keeping all
@@ -126,8 +125,7 @@ func (w *Watcher) note(path string) {
 	case first == "creditors-subnet.txt", first == "debtors-subnet.txt", first == "peers" && rest == "", first == ".":
 		w.changes.All = true
 	case first == "peers":
-		id, inPeer, _ := strings.Cut(rest, "/")
-		w.changes.List = w.changes.List || inPeer == ""
+		id, _, _ := strings.Cut(rest, "/")
 		if w.changes.Peers == nil {
 			w.changes.Peers = make(map[string]bool)
 		}
