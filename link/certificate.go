@@ -132,7 +132,7 @@ func (c *Certificate) load() (*tls.Certificate, error) {
 		return nil, fmt.Errorf("%s: %w", c.keyFile, err)
 	}
 	if !bytes.Equal(pub, leaf.RawSubjectPublicKeyInfo) {
-		return nil, fmt.Errorf("%s is not the key of %s", c.keyFile, c.certFile)
+		return nil, fmt.Errorf("%s is not the key of %s; if \"peerlink server-cert renew --new-key\" was interrupted, the same command completes it", c.keyFile, c.certFile)
 	}
 	if _, err := pki.VerifyServer([][]byte{leaf.Raw}, c.dir.Root(), c.dir.Identity(), c.now()); err != nil {
 		return nil, fmt.Errorf("%s can not be used by %s: %w", c.certFile, c.dir.Identity(), err)

@@ -106,6 +106,15 @@ func RevokedIn(b *infobundle.Bundle) RevokedKeys {
 	return keys
 }
 
+// CheckRevokedIn returns an error if a line of the list of revoked keys among the files of an info-bundle is not valid. The
+// owner of the info-bundle has to correct it before signing; peers ignore it.
+func CheckRevokedIn(b *infobundle.Bundle) error {
+	if _, err := parseRevokedKeys(b.File(revokedKeysFile)); err != nil {
+		return fmt.Errorf("%s: %w", revokedKeysFile, err)
+	}
+	return nil
+}
+
 // RevokedKeys returns the server keys that this node has revoked. It fails if a line of the file is
 // not valid.
 func (d *Dir) RevokedKeys() (RevokedKeys, error) {

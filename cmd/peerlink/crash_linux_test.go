@@ -63,6 +63,9 @@ type site struct {
 	// elsewhere are files outside of a copied site: the command makes them under
 	// absolute paths that were recorded before the site was copied.
 	elsewhere []string
+	// signedTwice is set if a request was signed twice, so that the certificates have the same serial numbers.
+	// A temporary file may have one that is not used.
+	signedTwice bool
 }
 
 func (s *site) node(elem ...string) string {
@@ -300,6 +303,18 @@ func killCases() []killCase {
 				s.checkNode(check.ServerFiles{Cert: s.node("server.crt"), Key: s.node("server.key")})
 			},
 		}, {
+			name: "server-cert renew, with a new key",
+			prepare: func(s *site) []string {
+				s.init(nodetype.DebtorsAgent)
+				if said, err := s.run(withPass("server-cert", "issue", "server.key", "server.crt")...); err != nil {
+					s.t.Fatalf("%v: %s", err, said)
+				}
+				return withPass("server-cert", "renew", "server.key", "server.crt", "--new-key")
+			},
+			end: func(s *site) {
+				s.checkNode(check.ServerFiles{Cert: s.node("server.crt"), Key: s.node("server.key")})
+			},
+		}, {
 			name: "peer sign, with one of few subnets",
 			prepare: func(s *site) []string {
 				s.init(nodetype.AccountingAuthority)
@@ -484,21 +499,20 @@ func killCases() []killCase {
 			prepare: func(s *site) []string {
 				s.asked()
 				s.fulfil("../../input/request.json")
+				s.rename("answer.json", "second-answer.json")
+				s.fulfil("../../input/request.json")
 				return []string{"request", "file", "../../input/answer.json"}
 			},
-			killed: func(s *site) { // the answer is lost, and the request signed again, with the record of what was signed
-				if err := os.Rename(s.input("answer.json"), s.input("first-answer.json")); err != nil {
-					s.t.Fatal(err)
-				}
-				s.fulfil("../../input/request.json")
+			killed: func(s *site) {
+				s.signedTwice = true
+				s.rename("answer.json", "first-answer.json")
+				s.rename("second-answer.json", "answer.json")
 			},
 			done: func(s *site, said string) bool {
 				if !strings.Contains(said, "another answer to the request") {
 					return false
 				}
-				if err := os.Rename(s.input("first-answer.json"), s.input("answer.json")); err != nil {
-					s.t.Fatal(err)
-				}
+				s.rename("first-answer.json", "answer.json")
 				return true
 			},
 			end: func(s *site) { s.file("../../input/answer.json") },
@@ -566,6 +580,14 @@ func (s *site) fulfil(request string) {
 	s.t.Helper()
 	if said, err := s.run("fulfil", "--yes", "--key", "private/root-ca.key", "--passphrase-file", "../../input/pass", request, "../../input/answer.json"); err != nil {
 		s.t.Fatalf("%v: %s", err, said)
+	}
+}
+
+// rename renames an input file.
+func (s *site) rename(from, to string) {
+	s.t.Helper()
+	if err := os.Rename(s.input(from), s.input(to)); err != nil {
+		s.t.Fatal(err)
 	}
 }
 
@@ -736,6 +758,9 @@ func (s *site) checkSerials() {
 				continue
 			}
 			serial := cert.SerialNumber.String()
+			if s.signedTwice && leftover.MatchString(name) {
+				continue
+			}
 			if other := seen[serial]; other != nil && !other.Equal(cert) {
 				s.t.Errorf("%s has the serial number of another certificate", name)
 			}

@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -197,7 +199,7 @@ type setting struct {
 // textSetting returns a setting whose value is displayed as it is.
 func textSetting(name, value string) setting { return setting{name, value, []byte(value)} }
 
-// settingsOf returns the values in an info-bundle: the values of stomp.toml, the date, and
+// settingsOf returns the values in an info-bundle: the values of stomp.toml, the date, the revoked keys, and
 // the hash of each file. The hashes cover values that this version does not support.
 func settingsOf(files []infobundle.File) []setting {
 	var list []setting
@@ -211,6 +213,9 @@ func settingsOf(files []infobundle.File) []setting {
 		case infobundle.UpdatedAt:
 			list = append(list, textSetting("the date", infobundle.DateOf(f.Data)))
 		}
+	}
+	for _, key := range slices.Sorted(maps.Keys(node.RevokedIn(&infobundle.Bundle{Nodeinfo: files}))) {
+		list = append(list, textSetting("the server key "+key, "revoked"))
 	}
 	for _, f := range files {
 		if f.Name != infobundle.UpdatedAt {
@@ -236,7 +241,7 @@ func stompSettings(c *node.StompConfig) []setting {
 	}
 	list = append(list, textSetting("accepted-content-types", fmt.Sprintf("%q", c.AcceptedContentTypes)))
 	if len(c.BundleURLs) > 0 {
-		list = append(list, textSetting("info-bundle-urls", strings.Join(c.BundleURLs, ", ")))
+		list = append(list, textSetting("info-bundle-urls", fmt.Sprintf("%q", c.BundleURLs)))
 	}
 	if c.Passcode != nil {
 		list = append(list, setting{"passcode", "given (not shown)", []byte(*c.Passcode)})

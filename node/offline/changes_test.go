@@ -154,3 +154,49 @@ func TestBundleAfterRequest(t *testing.T) {
 	}
 	sameTree(t, offlineCopy.Path(), before)
 }
+
+// A list of revoked keys that peers could not read is not signed, and the operator is shown how many keys the info-bundle
+// revokes, and each one that is new or no more.
+func TestRevokedKeysAreShown(t *testing.T) {
+	self := nodetest.New(t, ca, "self.example.com:1234")
+	request := func(list string) *Request {
+		t.Helper()
+		writeFileT(t, list, self.Path(), "nodeinfo", "revoked-keys.txt")
+		r := mustCollect(t, self.Dir, InfoBundle{File: t.TempDir() + "/b.zip"})
+		if err := Forget(ctx, self.Dir, r.ID); err != nil {
+			t.Fatal(err)
+		}
+		return r
+	}
+	one, other := "sha256:"+strings.Repeat("1", 64), "sha256:"+strings.Repeat("2", 64)
+	laptop := nodetest.NewWithKey(t, t.TempDir(), ca, "self.example.com:1234", self.Key)
+	before := request(one + "\n")
+	if err := before.RecordSigned(ctx, laptop.Dir, time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	after := request(other + "\n")
+	if got := shown(after); !strings.Contains(got, "revoked server keys 1\n") {
+		t.Errorf("the number of revoked keys is not shown:\n%s", got)
+	}
+	_, changes, err := after.Changes(laptop.Dir, time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all string
+	for _, c := range changes {
+		all += c.String() + "\n"
+	}
+	for _, want := range []string{"the server key " + other + " is new: revoked\n", "the server key " + one + " is no more, it was revoked\n"} {
+		if !strings.Contains(all, want) {
+			t.Errorf("the differences lack %q:\n%s", want, all)
+		}
+	}
+	for i, f := range after.info.files { // what "request new" does not make
+		if f.Name == "revoked-keys.txt" {
+			after.info.files[i].Data = []byte(strings.ToUpper(one) + "\n")
+		}
+	}
+	if _, err := Fulfil(after, self.Key, time.Now()); err == nil || !strings.Contains(err.Error(), "revoked-keys.txt: line 1 begins with") {
+		t.Errorf("signing a list of revoked keys that can not be read: %v", err)
+	}
+}

@@ -128,9 +128,12 @@ func (r *Request) CheckConflicts(ctx context.Context, d *node.Dir) error {
 	return errors.Join(errs...)
 }
 
-// checkRevoked returns an error if a requested server certificate is for a key that has been revoked: in
+// checkRevoked returns an error if the requested list of revoked keys is not valid, or if a requested server certificate is for a key that has been revoked: in
 // d, unless d is nil, in the info-bundle that was last signed there, or in the requested one.
 func (r *Request) checkRevoked(d *node.Dir) error {
+	if err := r.checkRevokedList(); err != nil {
+		return err
+	}
 	revoked := r.revokes()
 	if d != nil && len(r.servers) > 0 {
 		here, err := d.RevokedKeys()
@@ -151,6 +154,15 @@ func (r *Request) checkRevoked(d *node.Dir) error {
 		errs = append(errs, revoked.Check(s.csr.PublicKey))
 	}
 	return errors.Join(errs...)
+}
+
+// checkRevokedList returns an error if the list of revoked keys in the requested info-bundle is not valid: peers would not
+// refuse the key that a line was meant for.
+func (r *Request) checkRevokedList() error {
+	if r.info == nil {
+		return nil
+	}
+	return node.CheckRevokedIn(&infobundle.Bundle{Nodeinfo: r.info.files})
 }
 
 // revokes returns the keys that the requested info-bundle revokes.

@@ -60,7 +60,7 @@ type Item struct {
 	Passcode     bool     `json:"passcode,omitempty"` // whether there is one
 	ContentTypes []string `json:"accepted_content_types,omitempty"`
 	BundleURLs   []string `json:"info_bundle_urls,omitempty"`
-	RevokedKeys  int      `json:"revoked_keys,omitempty"` // how many server keys a peer has revoked
+	RevokedKeys  int      `json:"revoked_keys,omitempty"` // how many server keys the node of the info-bundle has revoked
 	// ComparedWith and Changes are set by callers of [Request.Changes] and [Request.CompareReplacements].
 	// ComparedWith describes the known states from which the item differs by the Changes.
 	ComparedWith []string `json:"compared_with,omitempty"`
@@ -117,7 +117,7 @@ func (r *Request) csrItem() Item {
 func (r *Request) infoItem() Item {
 	i := Item{
 		Kind: KindInfoBundle, Type: r.Node.Type.String(), ID: r.Node.ID,
-		Date: r.info.date, Servers: r.info.stomp.Servers, Output: r.info.file,
+		Date: r.info.date, Servers: r.info.stomp.Servers, Output: r.info.file, RevokedKeys: len(r.revokes()),
 	}
 	c := r.info.stomp
 	i.Host, i.Destination, i.Login, i.Passcode = c.Host, c.Destination, c.Login, c.Passcode != nil
@@ -165,6 +165,7 @@ func (i Item) Details(now time.Time) (rows [][2]string) {
 		add("root key", i.Fingerprint)
 		add("in words", i.Words)
 	case KindInfoBundle:
+		add("revoked server keys", strconv.Itoa(i.RevokedKeys))
 		rows = append(rows, i.bundleDetails()...)
 		add("filed as", i.Output)
 	}
@@ -193,7 +194,7 @@ func (i Item) bundleDetails() (rows [][2]string) {
 		add("passcode", "given (not shown)")
 	}
 	add("accepted-content-types", fmt.Sprintf("%q", i.ContentTypes))
-	add("info-bundle-urls", strings.Join(i.BundleURLs, ", "))
+	add("info-bundle-urls", fmt.Sprintf("%q", i.BundleURLs))
 	for _, name := range i.Files {
 		add("file "+name, "SHA-256 "+i.Hashes[name])
 	}

@@ -98,13 +98,18 @@ func (a *app) serverCertIssueCommand() *cobra.Command {
 	var days int
 	var asJSON bool
 	c := &cobra.Command{
-		Use:     "issue KEY CRT",
-		Short:   "Make a server key and its certificate in one step",
+		Use:   "issue KEY CRT",
+		Short: "Make a server key and its certificate in one step",
+		Long: `Makes a server key and a certificate for it, in new files. If it is interrupted, the
+same command completes it, or makes both.`,
 		Example: "  peerlink server-cert issue server.key server.crt",
 		Args:    someArgs(2, 2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			d, err := a.open()
 			if err != nil {
+				return err
+			}
+			if done, err := a.completeIssue(cmd.Context(), d, args[0], args[1], asJSON); done {
 				return err
 			}
 			// These checks come first, so that nobody types a passphrase in vain.
@@ -126,6 +131,7 @@ func (a *app) serverCertIssueCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			a.removeServerLeftovers(args...)
 			return a.showServerCert(args[1], args[0], cert, asJSON)
 		},
 	}

@@ -21,7 +21,8 @@ func (a *app) serverCertRenewCommand() *cobra.Command {
 		Short: "Replace a server certificate by a new one, with the same key or a new one",
 		Long: `Signs a new certificate for the server key in the file KEY, and replaces the file
 CRT. A running service uses it within seconds; no connection is lost. With
---new-key it makes a new key too, and replaces both files.
+--new-key it makes a new key too, and replaces both files; if that was interrupted
+between the two, the same command completes it.
 
 If the root key is on another machine, --csr FILE.csr writes a request for the
 same key instead, and changes nothing: sign it there with "server-cert sign", or
@@ -68,6 +69,14 @@ func (a *app) renewServerCert(ctx context.Context, d *node.Dir, r *renewal) erro
 		return err
 	}
 	oldKey, csr, err := serverKeyCSR(ctx, d, r.keyFile, old)
+	if errors.Is(err, errOtherServerKey) {
+		if r.newKey {
+			if done, completeErr := a.completeRenewal(ctx, d, r, old); done || completeErr != nil {
+				return completeErr
+			}
+		}
+		return fmt.Errorf("%w; if \"server-cert renew --new-key\" was interrupted, the same command completes it", err)
+	}
 	if err != nil {
 		return err
 	}
@@ -99,8 +108,12 @@ func (a *app) renewServerCert(ctx context.Context, d *node.Dir, r *renewal) erro
 	if err := replacePair(r, pki.EncodeCertificatePEM(cert), keyPEM, oldKey); err != nil {
 		return fmt.Errorf("%w; the new certificate is certs/%s.pem in the node's directory", err, pki.SerialHex(cert.SerialNumber))
 	}
+	a.removeServerLeftovers(r.keyFile, r.certFile)
 	return a.showServerCert(r.certFile, r.keyFile, cert, r.asJSON)
 }
+
+// errOtherServerKey is the end of the error for a server key and a certificate that do not belong together.
+var errOtherServerKey = errors.New("is not the key of the certificate")
 
 // replacePair replaces the certificate file, and the key file if newKey is not nil. If the
 // certificate file cannot be replaced, it restores the old key.
@@ -145,7 +158,7 @@ func serverKeyCSR(ctx context.Context, d *node.Dir, path string, cert *x509.Cert
 		return nil, nil, fmt.Errorf("server key %s: %w", path, err)
 	}
 	if cert != nil && pki.Fingerprint(key.Public()) != pki.Fingerprint(cert.PublicKey) {
-		return nil, nil, fmt.Errorf("%s is not the key of the certificate", path)
+		return nil, nil, fmt.Errorf("%s %w", path, errOtherServerKey)
 	}
 	der, err := pki.NewCSR(d.Identity(), key, pki.ServerCSR)
 	if err != nil {
