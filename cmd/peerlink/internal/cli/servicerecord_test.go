@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -115,13 +116,13 @@ func TestServiceFilesAreWrittenLater(t *testing.T) {
 			t.Fatal(err)
 		}
 		synctest.Test(t, func(t *testing.T) {
-			var out bytes.Buffer
+			var out lockedBuffer
 			log := slog.New(slog.NewTextHandler(&out, nil))
 			remove := keepAdminToken(token, "secret", log)
 			forget := recordService(d.Dir, serviceRecord{Admin: "127.0.0.1:1"}, log)
 			for _, what := range []string{"dashboard until the file with its token is written", "until its record is written"} {
 				if !strings.Contains(out.String(), what) {
-					t.Errorf("log: %s\nwant %q", &out, what)
+					t.Errorf("log: %s\nwant %q", out.String(), what)
 				}
 			}
 			if possible {
@@ -137,9 +138,27 @@ func TestServiceFilesAreWrittenLater(t *testing.T) {
 			forget()
 			remove()
 			if strings.Contains(out.String(), "secret") || files() != 0 {
-				t.Errorf("%d files are left, log: %s", files(), &out)
+				t.Errorf("%d files are left, log: %s", files(), out.String())
 			}
 		})
 		os.Remove(filepath.Join(base, "none"))
 	}
+}
+
+// lockedBuffer is a buffer to which several goroutines write.
+type lockedBuffer struct {
+	mu     sync.Mutex
+	buffer bytes.Buffer
+}
+
+func (b *lockedBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buffer.Write(p)
+}
+
+func (b *lockedBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buffer.String()
 }
