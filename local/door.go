@@ -270,8 +270,7 @@ func (d *Door) Serve(ctx context.Context) error {
 	defer d.logLimiter.Close()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	stop := context.AfterFunc(ctx, func() { _ = d.Close() }) // Serve returns its error
-	defer stop()
+	defer context.AfterFunc(ctx, func() { d.Close() })() // its error is returned below
 	var running sync.WaitGroup
 	for _, l := range d.listeners {
 		running.Go(func() {
@@ -282,7 +281,10 @@ func (d *Door) Serve(ctx context.Context) error {
 		})
 	}
 	running.Wait()
-	return d.Close()
+	if err := d.Close(); err != nil {
+		return fmt.Errorf("the local door does not close in good order: %w", err)
+	}
+	return nil
 }
 
 // acceptPause is the time between attempts while connections cannot be accepted, for

@@ -1,8 +1,10 @@
 package local
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
@@ -151,6 +153,64 @@ func TestPasscodeFileRefused(t *testing.T) {
 				t.Errorf("Dial: %v, expected %q", err, c.like)
 			}
 		})
+	}
+}
+
+// A passcode file that is a symbolic link to nothing, as when a medium is missing, is refused by the door and by its
+// client with the names of both and the remedy, and nothing is made where it leads. A door that is open closes.
+func TestPasscodeLinkToNothing(t *testing.T) {
+	dir := stateDir(t)
+	path, target := filepath.Join(dir, passcodeFile), filepath.Join(dir, "medium")
+	if err := os.WriteFile(target, []byte("correct-horse-battery\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(target, path); err != nil {
+		t.Skip("skipped: no symbolic links:", err)
+	}
+	d, err := openOnly(t, dir, "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(target); err != nil {
+		t.Fatal(err)
+	}
+	_, dialErr := Dial(t.Context(), dir)
+	if err := d.Close(); err != nil {
+		t.Errorf("Close: %v", err)
+	}
+	_, openErr := openOnly(t, dir, "127.0.0.1:0")
+	for what, err := range map[string]error{"Dial": dialErr, "Open": openErr, "CheckPasscode": CheckPasscode(dir)} {
+		if err == nil || !strings.Contains(err.Error(), path+" is a symbolic link to "+target) || !strings.Contains(err.Error(), "remove the link") {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	if _, err := os.Lstat(target); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("where the link leads: %v", err)
+	}
+}
+
+// Why a door does not close in good order is reported once: as the error of Serve, and not in the log too.
+func TestCloseErrorOnce(t *testing.T) {
+	var out bytes.Buffer
+	dir := stateDir(t)
+	d, err := Open(Config{
+		Store: openStore(t, t.TempDir()), StateDir: dir, Listen: "127.0.0.1:0",
+		Inbox: "accounts_in", Exchanges: []string{"to_creditors"}, Log: slog.New(slog.NewTextHandler(&out, nil)),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, passcodeFile), []byte("short"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	err = d.Serve(ctx)
+	if err == nil || strings.Count(err.Error(), "is not a passcode") != 1 {
+		t.Errorf("Serve: %v, expected the passcode file once", err)
+	}
+	if strings.Contains(out.String(), "passcode") {
+		t.Errorf("the log reports it, too: %s", &out)
 	}
 }
 

@@ -67,11 +67,7 @@ func openPasscode(stateDir string) (*passcode, error) {
 // CheckPasscode reports why the passcode in the state folder can not be used. It returns nil if there is
 // none, since [Open] makes one then. It changes nothing.
 func CheckPasscode(stateDir string) error {
-	path := filepath.Join(stateDir, passcodeFile)
-	if err := checkLink(path); err != nil {
-		return err
-	}
-	if _, err := readPasscode(path); !errors.Is(err, fs.ErrNotExist) {
+	if _, err := readPasscode(filepath.Join(stateDir, passcodeFile)); !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
 	return nil
@@ -82,14 +78,15 @@ func checkLink(path string) error {
 	if _, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) || !isLink(path) {
 		return nil
 	}
-	return fmt.Errorf("%s is a symbolic link to a file that does not exist; make that file, with the passcode, or remove the link, and a new passcode is made at the next start", path)
+	to, err := os.Readlink(path)
+	if err != nil {
+		return err
+	}
+	return fmt.Errorf("%s is a symbolic link to %s, which does not exist; make that file, with the passcode, or remove the link, and a new passcode is made at the next start", path, to)
 }
 
 // generatePasscode writes a new passcode to the file unless the file contains one.
 func generatePasscode(path string) error {
-	if err := checkLink(path); err != nil {
-		return err
-	}
 	if _, err := os.Lstat(path); err == nil {
 		if _, err = readPasscode(path); errors.Is(err, fs.ErrNotExist) {
 			return overwrite(path, newPasscode())
@@ -116,6 +113,9 @@ func isGenerated(s string) bool {
 // invalidateGenerated makes the passcode in the file invalid if it was generated. It reports whether the
 // file exists and contains a passcode chosen by the operator.
 func invalidateGenerated(path string) (chosen bool, err error) {
+	if checkLink(path) != nil {
+		return false, nil
+	}
 	secret, err := readPasscode(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
@@ -153,8 +153,12 @@ func overwrite(path, line string) error {
 }
 
 // readPasscode reads the file. It returns errExposed if other users have access to the file,
-// or if it belongs to another user, and [fs.ErrNotExist] if there is no passcode.
+// or if it belongs to another user, and [fs.ErrNotExist] if there is no passcode. A symbolic link to nothing is
+// another error.
 func readPasscode(path string) (string, error) {
+	if err := checkLink(path); err != nil {
+		return "", err
+	}
 	if info, err := os.Stat(path); err == nil && !info.Mode().IsRegular() { // opening a FIFO could take for ever
 		return "", fmt.Errorf("%s is not a passcode: it is no regular file; remove it, and a new one is made at the next start", path)
 	}
