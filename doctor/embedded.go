@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"peerlink/broker/embedded"
+	"peerlink/internal/durable"
 	"peerlink/internal/guard"
 	"peerlink/link"
 	"peerlink/node"
@@ -90,11 +91,14 @@ func (b *Embedded) checkDisk(e *examination) {
 	const name = "disk"
 	dir := existingFolder(b.State)
 	free, err := embedded.FreeBytes(dir)
+	inodes, known := durable.FreeInodes(dir)
 	switch {
 	case err != nil:
 		e.warn(name, dir, "the free space is not known: "+err.Error(), "see that this user can read the folder")
 	case free < b.MinFree:
 		e.fail(name, dir, fmt.Sprintf("%d MiB are free, and %d are needed: few or no messages are accepted", free>>20, b.MinFree>>20), "free space on this disk, or let the applications consume their messages")
+	case known && inodes == 0:
+		e.fail(name, dir, "there are no free inodes: the disk can hold no more files, although it has free space", "remove files on this disk")
 	case free-b.MinFree < b.PeerQuota:
 		e.warn(name, dir, fmt.Sprintf("%d MiB are free, less than the quota of one peer (%d MiB)", free>>20, b.PeerQuota>>20), "free space on this disk, or give the service a lower --peer-quota")
 	default:

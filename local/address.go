@@ -47,7 +47,7 @@ func writeAddresses(stateDir string, a addresses) (err error) {
 	}
 	f, err := os.CreateTemp(stateDir, "."+addressFile+"-*") // readable by the owner only
 	if err != nil {
-		return err
+		return durable.ExplainFull(stateDir, err)
 	}
 	defer func() {
 		if err != nil {

@@ -36,7 +36,7 @@ func lockDoor(stateDir string) (*flock.Flock, error) {
 	if err == nil || errors.Is(err, context.DeadlineExceeded) {
 		return nil, fmt.Errorf("%w: %s is locked", errInUse, l.Path())
 	}
-	return nil, fmt.Errorf("lock the state folder: %w", durable.ExplainLink(l.Path(), err))
+	return nil, fmt.Errorf("lock the state folder: %w", durable.ExplainOpen(l.Path(), err))
 }
 
 // isOpen reports whether a door is open on the state folder.

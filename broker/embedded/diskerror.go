@@ -11,6 +11,8 @@ import (
 	"syscall"
 
 	sqlite3 "modernc.org/sqlite/lib"
+
+	"peerlink/internal/durable"
 )
 
 // ioError is an error of writing together with the operating system's reason, which is not
@@ -43,7 +45,7 @@ func tryWriting(store string, size int) error {
 	_, _ = rand.Read(content) // some file systems allocate no blocks for zeros
 	f, err := os.CreateTemp(filepath.Dir(store), filepath.Base(store)+trialInfix+"*")
 	if err != nil {
-		return reasonOf(err)
+		return durable.ExplainFull(filepath.Dir(store), reasonOf(err))
 	}
 	defer os.Remove(f.Name())
 	_, err = f.Write(content)

@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"peerlink/broker"
+	"peerlink/internal/durable"
 )
 
 // smallDisk mounts a file system of a few MiB.
@@ -53,6 +54,25 @@ func TestDiskFull(t *testing.T) {
 			t.Error(err)
 		}
 	})
+}
+
+// If a store can not be opened, or its reserve not be made, because a disk with free space has no free inodes, the error
+// says so.
+func TestNoInodes(t *testing.T) {
+	t.Parallel()
+	dir := smallDisk(t, "8m,nr_inodes=8")
+	path := filepath.Join(dir, "messages.db")
+	s := openFile(t, path, Options{})
+	var err error
+	for n := 0; err == nil; n++ {
+		err = os.WriteFile(filepath.Join(dir, strconv.Itoa(n)), nil, 0o600)
+	}
+	if err := s.writer.reserve.write(path+"-reserve", nil); !isNoRoom(err) || !errors.Is(err, durable.ErrNoInodes) {
+		t.Errorf("reserve: %v", err)
+	}
+	if _, err := Open(filepath.Join(dir, "new.db"), Options{}); !errors.Is(err, ErrFull) || !errors.Is(err, durable.ErrNoInodes) {
+		t.Errorf("open: %v", err)
+	}
 }
 
 // fillDisk uses up all the free space of a disk.

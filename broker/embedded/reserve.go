@@ -91,6 +91,9 @@ func (o Options) openError(store string, err error) error {
 		if free, e := o.freeBytes(dir); e == nil && free < spaceToOpen {
 			full = fmt.Sprintf("the disk is full: %d bytes are free, and %d are needed to open the store", free, spaceToOpen)
 		}
+		if errors.Is(err, durable.ErrNoInodes) {
+			full = "the files that opening the store needs can not be made"
+		}
 		return fmt.Errorf("%w: %s; make room for it on the disk of %s, then the store can be opened: %w", ErrFull, full, dir, err)
 	case reason == nil, errors.Is(reason, fs.ErrPermission), errors.Is(reason, syscall.EROFS):
 		err = explain(err)

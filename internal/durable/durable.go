@@ -261,7 +261,7 @@ func (p *Prepared) Discard() { os.Remove(p.tmp) }
 func CreateEmpty(path string, mode fs.FileMode) error {
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)
 	if err != nil {
-		return err
+		return ExplainFull(filepath.Dir(path), err)
 	}
 	if err := f.Close(); err != nil {
 		return err
@@ -274,7 +274,7 @@ func CreateEmpty(path string, mode fs.FileMode) error {
 func moveNew(from, to string) error {
 	f, err := os.OpenFile(to, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
-		return err
+		return ExplainFull(filepath.Dir(to), err)
 	}
 	err = f.Close()
 	if err == nil {
@@ -291,7 +291,7 @@ func moveNew(from, to string) error {
 func writeTemp(path string, data []byte, mode fs.FileMode, old fs.FileInfo, check func(written []byte) error) (string, error) {
 	f, err := os.CreateTemp(filepath.Dir(path), tempPrefix(path))
 	if err != nil {
-		return "", withPath(err, path)
+		return "", ExplainFull(filepath.Dir(path), withPath(err, path))
 	}
 	_, err = f.Write(data)
 	if err == nil {

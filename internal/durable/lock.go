@@ -61,18 +61,18 @@ func Lock(ctx context.Context, dir string) (unlock func(), err error) {
 }
 
 // NewFlock returns a lock on the file at path, which is created with access for its owner only.
-// A symbolic link there is an error, see [ExplainLink].
+// A symbolic link there is an error, see [ExplainOpen].
 func NewFlock(path string) *flock.Flock {
 	return flock.New(path, flock.SetFlag(os.O_CREATE|os.O_RDWR|NoFollow), flock.SetPermissions(0o600))
 }
 
-// ExplainLink returns what to do if err, of opening the file at path with [NoFollow], is due to a
-// symbolic link there, and err otherwise.
-func ExplainLink(path string, err error) error {
+// ExplainOpen returns what to do if err, of opening the file at path with [NoFollow], is due to a
+// symbolic link there or to missing inodes, and err otherwise.
+func ExplainOpen(path string, err error) error {
 	if fi, statErr := os.Lstat(path); err != nil && statErr == nil && fi.Mode()&fs.ModeSymlink != 0 {
 		return fmt.Errorf("%s must not be a symbolic link: remove the link", path)
 	}
-	return err
+	return ExplainFull(filepath.Dir(path), err)
 }
 
 // tryLock acquires the lock. If another process holds it, unlock and err are nil.
@@ -85,7 +85,7 @@ func tryLock(path string) (unlock func(), err error) {
 	if err != nil || !locked {
 		l.Close()
 		if err != nil {
-			err = fmt.Errorf("lock %s: %w", filepath.Dir(path), ExplainLink(path, err))
+			err = fmt.Errorf("lock %s: %w", filepath.Dir(path), ExplainOpen(path, err))
 		}
 		return nil, err
 	}

@@ -8,8 +8,11 @@ import (
 	"io/fs"
 	"net"
 	"os"
+	"path/filepath"
 	"runtime"
 	"time"
+
+	"peerlink/internal/durable"
 )
 
 // MaxPath is the longest path of a Unix socket in bytes: macOS has 104 bytes including the
@@ -34,7 +37,7 @@ func Listen(path string) (net.Listener, error) {
 	}
 	l, err := bind(path)
 	if err != nil {
-		return nil, err
+		return nil, durable.ExplainFull(filepath.Dir(path), err)
 	}
 	info, err := os.Lstat(path)
 	if err == nil && runtime.GOOS != "windows" && info.Mode().Perm()&0o077 != 0 {

@@ -454,7 +454,7 @@ func lockState(state string) (unlock func(), err error) {
 	l := durable.NewFlock(filepath.Join(state, lockName))
 	ok, err := l.TryLock()
 	if err != nil {
-		return nil, fmt.Errorf("lock %s: %w", state, durable.ExplainLink(l.Path(), err))
+		return nil, fmt.Errorf("lock %s: %w", state, durable.ExplainOpen(l.Path(), err))
 	}
 	if !ok {
 		return nil, fmt.Errorf("another \"peerlink serve\" is running with the state folder %s", state)

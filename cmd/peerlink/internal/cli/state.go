@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"peerlink/broker/embedded"
+	"peerlink/internal/durable"
 	"peerlink/internal/guard"
 	"peerlink/node"
 	"peerlink/node/pki"
@@ -72,7 +73,7 @@ func openState(d *node.Dir, dir string) (string, error) {
 	}
 	_, statErr := os.Stat(dir)
 	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return "", fmt.Errorf("the state folder: %w; name another with --state", err)
+		return "", fmt.Errorf("the state folder: %w; name another with --state", durable.ExplainFull(filepath.Dir(dir), err))
 	}
 	if err := guard.CheckPrivateFolder(dir); err != nil {
 		if statErr != nil { // the folder was created here
