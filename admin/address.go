@@ -20,6 +20,9 @@ var (
 
 const unixPrefix = "unix:"
 
+// exampleAddress is what errors say that they have expected.
+const exampleAddress = "127.0.0.1:1235 or unix:/run/peerlink/admin.sock"
+
 // Address is the address of a [Server], for the server and for its [Client].
 type Address struct {
 	network, address string
@@ -35,7 +38,7 @@ func ParseAddress(s string) (Address, error) {
 		return Address{"unix", path}, nil
 	}
 	if _, _, err := net.SplitHostPort(s); err != nil {
-		return Address{}, fmt.Errorf("%w: %q; expected something like 127.0.0.1:1235 or unix:/run/peerlink/admin.sock", ErrAddress, s)
+		return Address{}, fmt.Errorf("%w: %q; expected an address like %s", ErrAddress, s, exampleAddress)
 	}
 	return Address{"tcp", s}, nil
 }
@@ -70,7 +73,7 @@ func (a Address) checkExposed(allowed bool) (exposed bool, err error) {
 	}
 	tcp, err := net.ResolveTCPAddr("tcp", a.address)
 	if err != nil {
-		return false, fmt.Errorf("listen for administration: %w", err)
+		return false, fmt.Errorf("listen for administration on %q: %w; expected an address like %s", a.address, err, exampleAddress)
 	}
 	if exposed = !tcp.IP.IsLoopback(); exposed && !allowed {
 		return true, fmt.Errorf("%w: %s; use a loopback address, or allow this one with --admin-exposed", ErrExposed, a.address)

@@ -138,13 +138,16 @@ func absolutePath(path string) string {
 	return abs
 }
 
-// checkAddresses checks the addresses for administration and for local applications, before anything is
-// opened.
+// checkAddresses checks the addresses for administration, for local applications and for the info-bundle, before
+// anything is opened.
 func (f *serveFlags) checkAddresses() error {
 	if f.broker == embeddedBroker {
 		if err := local.CheckListen(f.localListen); err != nil {
 			return usagef("--local-listen: %v", err)
 		}
+	}
+	if f.publish.listen != noPublish && checkHostPort(f.publish.listen) != nil {
+		return usagef("--publish is %q: expected an address like :8080 or 192.0.2.1:8080, or %s", f.publish.listen, noPublish)
 	}
 	if f.admin == "" || f.admin == noAdmin {
 		return nil

@@ -92,6 +92,7 @@ func TestPeerAddress(t *testing.T) {
 	for in, want := range map[string]string{
 		"1234": ":1234", ":1234": ":1234", "127.0.0.1:0": "127.0.0.1:0", "[::1]:1234": "[::1]:1234", "localhost:1234": "localhost:1234",
 		"": "", "localhost": "", "65536": "", ":65536": "", ":http": "", "::1": "", "-1": "",
+		"300.1.1.1:1234": "", "a b:1234": "", "[fe80::1%lo]:1234": "[fe80::1%lo]:1234", "node-1.example.com:1234": "node-1.example.com:1234",
 	} {
 		var got peerAddress
 		if err := got.Set(in); string(got) != want || (err == nil) != (want != "") {

@@ -12,22 +12,25 @@ import (
 	"peerlink/node/publish"
 )
 
+// noPublish is the value of --publish with which the info-bundle is not served.
+const noPublish = "none"
+
 // publishSettings are the settings for serving the node's newest info-bundle.
 type publishSettings struct {
 	listen, file string
 }
 
 func publishFlags(c *cobra.Command, f *publishSettings) {
-	c.Flags().StringVar(&f.listen, "publish", "none", "`ADDRESS` where the node's newest info-bundle and the peer certificates that it has issued are served to anybody by plain HTTP, as "+publish.Path+" and /peers/<node ID>.crt")
+	c.Flags().StringVar(&f.listen, "publish", noPublish, "`ADDRESS` where the node's newest info-bundle and the peer certificates that it has issued are served to anybody by plain HTTP, as "+publish.Path+" and /peers/<node ID>.crt")
 	fromEnv(c.Flags(), "publish", "PEERLINK_PUBLISH")
 	c.Flags().StringVar(&f.file, "publish-file", "", "the info-bundle `FILE`; by default the newest that was made in the node's directory")
 	fromEnv(c.Flags(), "publish-file", "PEERLINK_PUBLISH_FILE")
 }
 
 // start starts to serve the info-bundle, until stop is called or ctx is done, unless --publish is
-// "none". open is a listener at its address that is open already, or nil. stop waits until the server has ended.
+// noPublish. open is a listener at its address that is open already, or nil. stop waits until the server has ended.
 func (f *publishSettings) start(ctx context.Context, d *node.Dir, open net.Listener, log *slog.Logger) (stop func(), err error) {
-	if f.listen == "none" {
+	if f.listen == noPublish {
 		if f.file != "" {
 			return nil, usagef("--publish-file is for --publish, which is not given")
 		}

@@ -6,10 +6,12 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/netip"
 	"net/url"
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/gofrs/flock"
@@ -430,15 +432,30 @@ func (p *peerAddress) Set(s string) error {
 	if _, err := strconv.ParseUint(s, 10, 16); err == nil {
 		s = ":" + s
 	}
-	_, port, err := net.SplitHostPort(s)
-	if err == nil {
-		_, err = strconv.ParseUint(port, 10, 16)
-	}
-	if err != nil {
+	if checkHostPort(s) != nil {
 		return errors.New("expected an address like :1234 or 192.0.2.1:1234, or a port")
 	}
 	*p = peerAddress(s)
 	return nil
+}
+
+// checkHostPort returns an error if a string can not be an address on which to listen: host:port with the number of the
+// port, where the host may be missing. Whether the name of a host can be resolved is not checked.
+func checkHostPort(s string) error {
+	host, port, err := net.SplitHostPort(s)
+	if err == nil {
+		_, err = strconv.ParseUint(port, 10, 16)
+	}
+	isName := strings.Trim(host, "0123456789.") != "" && !strings.ContainsFunc(host, isNoHostByte)
+	if err == nil && host != "" && !isName {
+		_, err = netip.ParseAddr(host)
+	}
+	return err
+}
+
+// isNoHostByte reports whether a character can not be in the name of a host.
+func isNoHostByte(r rune) bool {
+	return !strings.ContainsRune("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.", r)
 }
 
 func (p *peerAddress) String() string { return string(*p) }

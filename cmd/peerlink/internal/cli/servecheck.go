@@ -104,7 +104,7 @@ func (f *serveFlags) ports(cfg link.Config) []port {
 	if cfg.Broker == nil && f.localListen != "none" {
 		list = append(list, port{"local-listen", f.localListen})
 	}
-	if f.publish.listen != "none" {
+	if f.publish.listen != noPublish {
 		list = append(list, port{"publish", f.publish.listen})
 	}
 	if f.admin != "" && f.admin != noAdmin && !strings.HasPrefix(f.admin, "unix:") {
@@ -145,7 +145,7 @@ func (a *app) checkOwnServers(d *node.Dir, f *serveFlags) error {
 
 // checkPublished checks the info-bundle that --publish offers.
 func checkPublished(d *node.Dir, s publishSettings) error {
-	if s.listen == "none" {
+	if s.listen == noPublish {
 		if s.file != "" {
 			return usagef("--publish-file is for --publish, which is not given")
 		}
@@ -167,7 +167,7 @@ func (a *app) showSettings(cmd *cobra.Command, f serveFlags, d *node.Dir) {
 	if f.admin == "" {
 		effective["admin"] = defaultDashboard + " if it is free, and " + adminSocketName + " in the state folder"
 	}
-	if f.publish.listen != "none" && f.publish.file == "" && d != nil {
+	if f.publish.listen != noPublish && f.publish.file == "" && d != nil {
 		effective["publish-file"] = d.PublishedBundle()
 	}
 	g := &grid{columns: []column{{title: "SETTING"}, {title: "VALUE"}, {title: "FROM"}}}
