@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 	"runtime"
 	"syscall"
+
+	"peerlink/internal/shell"
 )
 
 // ProtectProcess protects the memory of this process from now on. Errors are ignored: the key is
@@ -42,7 +44,7 @@ func CheckKeyFile(path string) error {
 	if !mayChangeMode(fi) {
 		return fmt.Errorf("%s can be read or changed by other users (mode %v), and belongs to one: have it chmod-ed to 600 by its owner, or copy it to a folder of your own (\"install -m 600\") and name the copy", path, mode)
 	}
-	return fmt.Errorf("%s can be read or changed by other users (mode %v): nobody but you may; first \"chmod 600 %s\", and ask yourself who may have read it already", path, mode, path)
+	return fmt.Errorf("%s can be read or changed by other users (mode %v): nobody but you may; first \"chmod 600 %s\", and ask yourself who may have read it already", path, mode, shell.Quote(path))
 }
 
 // CanRestrict reports whether the owner of a file or folder can remove the given mode

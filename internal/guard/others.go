@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"runtime"
 	"strconv"
+
+	"peerlink/internal/shell"
 )
 
 // CheckOwner returns an error if a file or folder belongs neither to this user nor to the
@@ -142,7 +144,7 @@ func checkSuperuserShares(path string, fi fs.FileInfo) error {
 	if !canRestrict(path, open&0o022) {
 		return fmt.Errorf("%w; %w", noModes(path, fi.Mode()), ErrUnsafeForSuperuser)
 	}
-	return fmt.Errorf("other users can replace files in %s (mode %v), so %w: \"chmod go-w %s\", or work as another user", path, fi.Mode(), ErrUnsafeForSuperuser, path)
+	return fmt.Errorf("other users can replace files in %s (mode %v), so %w: \"chmod go-w %s\", or work as another user", path, fi.Mode(), ErrUnsafeForSuperuser, shell.Quote(path))
 }
 
 // canRestrict is [CanRestrict], except in tests of folders on media without modes.
@@ -174,7 +176,7 @@ func CheckFolder(path string) error {
 		if !CanRestrict(path, 0o002) {
 			return noModes(path, fi.Mode())
 		}
-		return fmt.Errorf("every user can make and replace files in %s (mode %v): \"chmod 700 %s\", or choose one to which only you can write", path, fi.Mode(), path)
+		return fmt.Errorf("every user can make and replace files in %s (mode %v): \"chmod 700 %s\", or choose one to which only you can write", path, fi.Mode(), shell.Quote(path))
 	}
 	if err := CheckSuperuserWrites(path); err != nil {
 		return err
@@ -246,7 +248,7 @@ func CheckParentFolder(path string) error {
 	if fi.Mode().Perm()&0o002 == 0 || fi.Mode()&fs.ModeSticky != 0 || !CanRestrict(folder, 0o002) {
 		return nil
 	}
-	return fmt.Errorf("every user can replace files in %s (mode %v): \"chmod o-w %s\" prevents that", folder, fi.Mode(), folder)
+	return fmt.Errorf("every user can replace files in %s (mode %v): \"chmod o-w %s\" prevents that", folder, fi.Mode(), shell.Quote(folder))
 }
 
 // CheckPrivateFolder returns an error if a folder is on a medium without file modes and is
@@ -284,7 +286,7 @@ func CheckSecretFile(path string) (warning string, err error) {
 	case mode&0o077 == 0 || !CanRestrict(path, mode&0o077):
 		return "", nil
 	case mode&0o002 != 0:
-		return "", fmt.Errorf("every user can change %s (mode %v): \"chmod 600 %s\", and look at what is in it", path, mode, path)
+		return "", fmt.Errorf("every user can change %s (mode %v): \"chmod 600 %s\", and look at what is in it", path, mode, shell.Quote(path))
 	}
 	can := "read"
 	if mode&0o020 != 0 {

@@ -16,6 +16,7 @@ import (
 
 	"peerlink/admin"
 	"peerlink/internal/durable"
+	"peerlink/internal/shell"
 	"peerlink/internal/terminal"
 	"peerlink/node"
 )
@@ -162,5 +163,5 @@ func (a *app) showDashboard(l dashboardLink) {
 // forwardCommand returns the command that forwards a port to a socket. It fails, and does not only warn, if another
 // program has the port, and names the address, since a browser may use another one for localhost.
 func forwardCommand(socket string) string {
-	return "ssh -N -o ExitOnForwardFailure=yes -L 127.0.0.1:8122:" + socket + " SERVER"
+	return "ssh -N -o ExitOnForwardFailure=yes -L " + shell.Quote("127.0.0.1:8122:"+socket) + " SERVER"
 }

@@ -11,6 +11,7 @@ import (
 
 	"peerlink/internal/durable"
 	"peerlink/internal/guard"
+	"peerlink/internal/shell"
 	"peerlink/node"
 	"peerlink/node/nodetype"
 	"peerlink/node/pki"
@@ -211,5 +212,5 @@ func (a *app) commandFor(command string) string {
 	if a.dir == "." || os.Getenv("PEERLINK_DIR") == a.dir {
 		return "peerlink " + command
 	}
-	return fmt.Sprintf("peerlink -C %s %s", a.dir, command)
+	return fmt.Sprintf("peerlink -C %s %s", shell.Quote(a.dir), command)
 }

@@ -13,6 +13,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"peerlink/internal/shell"
 	"peerlink/node"
 	"peerlink/node/follow"
 	"peerlink/node/infobundle"
@@ -272,7 +273,7 @@ func (p *peerAdding) printMissing() {
 	}
 	p.a.printMessage("Hand over to the owner of %s, unless they have it:\n", id)
 	if urls := p.d.OwnBundleURLs(); len(urls) > 0 {
-		p.a.printMessage("  your URL, from which they get both:\n    peerlink peer add %s\nor", urls[0])
+		p.a.printMessage("  your URL, from which they get both:\n    peerlink peer add %s\nor", shell.Quote(urls[0]))
 	}
 	p.a.printMessage("  your info-bundle, %s\n  their certificate, %s", bundle, p.d.IssuedFile(id))
 	p.a.printMessage("  by telephone, for example, the fingerprint of your root key:\n%s", fingerprintText(p.d.Root().PublicKey, "    "))

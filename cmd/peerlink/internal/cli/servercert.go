@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"peerlink/internal/shell"
 	"peerlink/node"
 	"peerlink/node/pki"
 )
@@ -59,7 +60,7 @@ request to where the root key is, and sign it there with "server-cert sign".`,
 			if err := a.result(asJSON, madeRequest{args[1], args[0]}, args[1]); err != nil {
 				return err
 			}
-			a.printMessage("The key %s stays on the server. Sign the request where the root key is:\n  peerlink server-cert sign %s server.crt\nIf that machine has no network, take it there with \"peerlink request new --csr %s\".", args[0], args[1], args[1])
+			a.printMessage("The key %s stays on the server. Sign the request where the root key is:\n  peerlink server-cert sign %s server.crt\nIf that machine has no network, take it there with \"peerlink request new --csr %s\".", args[0], shell.Quote(args[1]), shell.Quote(args[1]))
 			return nil
 		},
 	}

@@ -10,6 +10,7 @@ import (
 
 	"peerlink/internal/durable"
 	"peerlink/internal/guard"
+	"peerlink/internal/shell"
 	"peerlink/node"
 	"peerlink/node/pki"
 )
@@ -140,7 +141,7 @@ func (a *app) writeRenewalCSR(r *renewal, csr *x509.CertificateRequest) error {
 	if err := a.result(r.asJSON, madeRequest{r.csrFile, r.keyFile}, r.csrFile); err != nil {
 		return err
 	}
-	a.printMessage("Sign it where the root key is (\"peerlink server-cert sign\", or \"peerlink request new --csr %s\"),\nand replace %s with the new certificate.", r.csrFile, r.certFile)
+	a.printMessage("Sign it where the root key is (\"peerlink server-cert sign\", or \"peerlink request new --csr %s\"),\nand replace %s with the new certificate.", shell.Quote(r.csrFile), r.certFile)
 	return nil
 }
 

@@ -11,6 +11,7 @@ import (
 
 	"peerlink/broker/embedded"
 	"peerlink/node"
+	"peerlink/internal/shell"
 )
 
 func (a *app) stateCommand() *cobra.Command {
@@ -239,7 +240,7 @@ applications have taken out since then will be delivered again, with the same me
 Messages that were received, or given by applications, since then are missing.`)
 	if r.KeptIn != "" {
 		a.printMessage(`Those of the missing ones that were neither sent nor taken out are in the old store:
-"peerlink queue list --state %s" counts them.`, r.KeptIn)
+"peerlink queue list --state %s" counts them.`, shell.Quote(r.KeptIn))
 	}
 	return nil
 }
