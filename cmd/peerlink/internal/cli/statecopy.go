@@ -10,8 +10,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"peerlink/broker/embedded"
-	"peerlink/node"
 	"peerlink/internal/shell"
+	"peerlink/node"
 )
 
 func (a *app) stateCommand() *cobra.Command {
