@@ -86,6 +86,9 @@ func (b *Broker) browseOne(ctx context.Context, source, name string, do func(*br
 	if br.remaining, err = br.count(ctx); err != nil || br.remaining == 0 {
 		return err
 	}
+	if err := br.checkCanReplace(ctx); err != nil {
+		return err
+	}
 	if br.live, br.channel, err = b.consuming.open(ctx, func(*liveConn, *amqp.Channel) error { return nil }); err != nil {
 		return err
 	}
@@ -102,6 +105,20 @@ func (b *Broker) browseOne(ctx context.Context, source, name string, do func(*br
 		return err
 	}
 	return br.requeueKept(ctx)
+}
+
+// checkCanReplace returns an error if RabbitMQ may count the deliveries of the queue's messages, and
+// accepts no messages now, so that none could be replaced by a copy. A message that RabbitMQ itself
+// has moved to the queue may have a count with which it is dropped the next time it is returned.
+func (br *browser) checkCanReplace(ctx context.Context) error {
+	k, err := declarerResult(ctx, br.broker, func(d declarer) (kind, error) { return d.kind(br.queue), nil })
+	if err != nil || k.queueType == Classic || k.limit == noLimit {
+		return err
+	}
+	if err := br.broker.checkPublishing(ctx); err != nil {
+		return fmt.Errorf("queue %s is not looked at now, because its messages could get lost: RabbitMQ counts how often they are delivered, and they can not be replaced by copies: %w", br.queue, err)
+	}
+	return nil
 }
 
 // call executes a synchronous AMQP method on the channel.
@@ -232,12 +249,29 @@ func (br *browser) keep(ctx context.Context, rest []amqp.Delivery) error {
 		}
 		return nil
 	}
-	limited, cancel := context.WithTimeoutCause(ctx, br.broker.opts.ConfirmTimeout, errNotConfirmed)
-	defer cancel()
-	if err := br.copies.publishCopies(limited, rest, false); err != nil {
+	if err := br.publishCopies(ctx, rest); err != nil {
 		return fmt.Errorf("replace messages by copies: %w", err)
 	}
 	return br.acknowledge(ctx, rest)
+}
+
+// publishCopies publishes copies of messages to their queue. While RabbitMQ accepts no messages, it
+// waits: RabbitMQ may drop the originals when they are returned.
+func (br *browser) publishCopies(ctx context.Context, originals []amqp.Delivery) error {
+	for waited := false; ; waited = true {
+		limited, cancel := context.WithTimeoutCause(ctx, br.broker.opts.ConfirmTimeout, errNotConfirmed)
+		err := br.copies.publishCopies(limited, originals, false)
+		cancel()
+		if err == nil || br.broker.publishing.blockedError() == nil || br.channel.IsClosed() {
+			return err
+		}
+		if !waited {
+			br.broker.log.Warn("messages that were delivered often can not be replaced by copies before RabbitMQ accepts messages again; they could get lost if this is interrupted", "queue", br.queue, "err", err)
+		}
+		if wait.Sleep(ctx, time.Second) != nil {
+			return err
+		}
+	}
 }
 
 // remove removes the chosen messages of the last step, and keeps the other messages of the

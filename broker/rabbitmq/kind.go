@@ -5,6 +5,7 @@ import (
 	"errors"
 	"regexp"
 	"strconv"
+	"strings"
 
 	amqp "github.com/rabbitmq/amqp091-go"
 )
@@ -47,17 +48,26 @@ func (d declarer) kind(queue string) kind {
 // one of them in its answer. The argument x-max-age is invalid for a quorum queue: because of
 // it, RabbitMQ creates no queue if there is none; if the queue exists, RabbitMQ ignores it.
 func (d declarer) probeKind(queue string) kind {
+	answer := d.declareOther(queue, deadLettering(queue))
+	if arg, _ := refusedArgument(answer); strings.HasPrefix(arg, "x-dead-letter-") {
+		answer = d.declareOther(queue, amqp.Table{}) // a dead-letter queue
+	}
+	return kindFrom(answer)
+}
+
+// declareOther returns RabbitMQ's answer to the declaration of an existing queue with these arguments
+// and those of probeKind.
+func (d declarer) declareOther(queue string, args amqp.Table) error {
 	ch, err := d.live.Channel() // RabbitMQ closes the channel
 	if err != nil {
-		return kind{}
+		return err
 	}
 	defer ch.Close()
-	args := deadLettering(queue)
 	args["x-queue-type"] = string(Quorum)
 	args["x-delivery-limit"] = noLimit
 	args["x-max-age"] = "none"
 	_, err = ch.QueueDeclare(queue, true, false, false, false, args)
-	return kindFrom(err)
+	return err
 }
 
 // kindFrom interprets RabbitMQ's answer to the declaration by probeKind. It returns the zero
@@ -66,12 +76,7 @@ func kindFrom(answer error) kind {
 	if answer == nil {
 		return kind{queueType: Quorum, limit: noLimit}
 	}
-	reason, _ := refusedArguments(answer)
-	m := inequivalent.FindStringSubmatch(reason)
-	if m == nil {
-		return kind{}
-	}
-	switch arg, current := m[1], m[2]; arg {
+	switch arg, current := refusedArgument(answer); arg {
 	case "x-queue-type":
 		return kind{queueType: cmp.Or(QueueType(current), Classic)}
 	case "x-delivery-limit":
@@ -79,6 +84,18 @@ func kindFrom(answer error) kind {
 		return kind{queueType: Quorum, limit: limit}
 	}
 	return kind{}
+}
+
+// refusedArgument returns the argument that RabbitMQ names when it refuses to declare an existing queue
+// with different arguments, and the value that the queue has, or "" if it has none. arg is "" for
+// other answers.
+func refusedArgument(answer error) (arg, current string) {
+	reason, _ := refusedArguments(answer)
+	m := inequivalent.FindStringSubmatch(reason)
+	if m == nil {
+		return "", ""
+	}
+	return m[1], m[2]
 }
 
 // refusedArguments returns the text of RabbitMQ's answer if that has the reply code with which

@@ -2,6 +2,7 @@ package rabbitmq
 
 import (
 	"context"
+	"crypto/rand"
 	"fmt"
 
 	amqp "github.com/rabbitmq/amqp091-go"
@@ -94,4 +95,39 @@ func (p *queuePublisher) close() {
 	if p.channel != nil {
 		p.reset()
 	}
+}
+
+// checkPublishing returns an error if RabbitMQ accepts no messages now. RabbitMQ reports an alarm to a
+// connection only when that publishes, and may still accept that message, so checkPublishing
+// publishes two, one after the other, to a queue that does not exist. It waits for at most
+// [Options.ConfirmTimeout].
+func (b *Broker) checkPublishing(ctx context.Context) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, b.opts.ConfirmTimeout, errNotConfirmed)
+	defer cancel()
+	live, channel, err := b.publishing.open(ctx, func(_ *liveConn, ch *amqp.Channel) error { return explain(ch.Confirm(false)) })
+	if err != nil {
+		return err
+	}
+	defer func() { go live.closeChannel(channel) }()
+	defer live.limitWrite(ctx)()
+	block := live.blockage()
+	nowhere := "peerlink-probe-" + rand.Text()
+	for range 2 {
+		sent, err := channel.PublishWithDeferredConfirm("", nowhere, false, false, amqp.Publishing{})
+		if err != nil {
+			return explain(err)
+		}
+		select {
+		case <-sent.Done():
+		case <-block.begun:
+			return block.err()
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+		live.recordAnswer()
+		if !sent.Acked() {
+			return fmt.Errorf("%w: the connection was lost", errNotConfirmed)
+		}
+	}
+	return nil
 }

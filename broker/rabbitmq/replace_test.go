@@ -216,6 +216,59 @@ func TestDeliveredOftenDuringAlarm(t *testing.T) {
 	o.check(c.Close())
 }
 
+// While RabbitMQ accepts no messages, dead letters in a queue with a delivery limit are not looked at,
+// whoever looks and however often, since they could not be replaced by copies: none is lost, also of
+// those that RabbitMQ has moved there because of the limit, and that would be dropped at once.
+func TestListDuringAlarm(t *testing.T) {
+	s := rabbittest.Get(t)
+	o := newTestClient(t, s)
+	const count = 10
+	queue := limited(t, o, defaultLimit, count, false)
+	for range defaultLimit + 2 { // RabbitMQ moves them to the dead-letter queue
+		ch, err := o.conn.Channel()
+		o.check(err)
+		for range count {
+			_, _, err := ch.Get(queue, false)
+			o.check(err)
+		}
+		o.check(ch.Close())
+	}
+	aside := referenceDeadLetterQueue(queue)
+	eventually(t, "moving to the dead-letter queue", func() error {
+		if n, err := o.conn.Channel(); err != nil {
+			return err
+		} else if q, err := n.QueueDeclarePassive(aside, true, false, false, false, nil); err != nil || q.Messages != count {
+			return fmt.Errorf("%d messages, %w", q.Messages, err)
+		}
+		return nil
+	})
+	o.check(s.Control("set_vm_memory_high_watermark", "0.0001"))
+	clear := sync.OnceValue(func() error { return s.Control("set_vm_memory_high_watermark", "0.4") })
+	defer func() { _ = clear() }()
+	watch := openTest(t, s.URL(), Options{})
+	eventually(t, "the alarm", func() error {
+		if err := watch.checkPublishing(testContext(t)); !errors.Is(err, errBlocked) {
+			return fmt.Errorf("got %v, want %v", err, errBlocked)
+		}
+		return nil
+	})
+	for n := range 4 {
+		b := openTest(t, s.URL(), Options{}) // as each "queue show"
+		for m, err := range b.List(testContext(t), queue) {
+			if !errors.Is(err, errBlocked) {
+				t.Fatalf("look %d: got %+v, %v, want %v", n, m, err, errBlocked)
+			}
+		}
+		if _, err := b.Retry(testContext(t), queue, []string{"1"}); !errors.Is(err, errBlocked) {
+			t.Fatalf("retry %d: got %v, want %v", n, err, errBlocked)
+		}
+	}
+	o.check(clear())
+	if n := len(o.take(aside, -1)); n != count {
+		t.Errorf("%d of %d messages are left", n, count)
+	}
+}
+
 // nextAll waits until a consumer has delivered n messages.
 func nextAll(t *testing.T, c broker.Consumer, n int) {
 	t.Helper()

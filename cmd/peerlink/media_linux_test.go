@@ -180,7 +180,8 @@ func TestReadOnlyMedium(t *testing.T) {
 	if !strings.Contains(out, "The backup is good") || !strings.Contains(out, "could not be noted") {
 		t.Error(out)
 	}
-	o.cannot("is as it was, with its old passphrase", "-C", "disc/node", "key", "passphrase", "--key", "disc/key", "--passphrase-file", "pass", "--new-passphrase-file", "pass")
+	o.write("pass2", []byte("another passphrase of four words\n"))
+	o.cannot("is as it was, with its old passphrase", "-C", "disc/node", "key", "passphrase", "--key", "disc/key", "--passphrase-file", "pass", "--new-passphrase-file", "pass2")
 }
 
 // If the disk is full while a passphrase is changed, a key is made or a key is split, no key

@@ -63,7 +63,8 @@ made from it, still open with the old passphrase.`,
 				return err
 			}
 			defer clear(pass)
-			if old != nil && bytes.Equal(old, pass) {
+			// The same text in another form is a change: keys are encrypted with one of the forms.
+			if old != nil && bytes.Equal(old, passphrase.Normal(pass)) {
 				return errors.New("the new passphrase is the one that the key has: expected another one; the key file is as it was")
 			}
 			if err := a.storeKey(node.ReplaceKeyFile, a.keyPath(), key, pass); err != nil {
