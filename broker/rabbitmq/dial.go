@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"net"
 	"os"
@@ -187,7 +188,11 @@ func (t target) connect(ctx context.Context, purpose string) (*amqp.Connection, 
 			if err != nil {
 				return nil, err
 			}
-			socket = deadlineConn{c}
+			in := io.Reader(c)
+			if !strings.HasPrefix(t.url, "amqps:") { // the library encrypts above this connection
+				in = newHeaderFilter(c)
+			}
+			socket = deadlineConn{c, in}
 			stop = context.AfterFunc(ctx, func() { c.Close() })
 			return socket, nil
 		},
@@ -208,7 +213,10 @@ func (t target) connect(ctx context.Context, purpose string) (*amqp.Connection, 
 }
 
 // deadlineConn bounds each write by writeTimeout.
-type deadlineConn struct{ net.Conn }
+type deadlineConn struct {
+	net.Conn
+	in io.Reader
+}
 
 func (c deadlineConn) Write(p []byte) (int, error) {
 	if err := c.SetWriteDeadline(time.Now().Add(writeTimeout)); err != nil {
@@ -219,7 +227,7 @@ func (c deadlineConn) Write(p []byte) (int, error) {
 
 // Read explains timeouts in its error.
 func (c deadlineConn) Read(p []byte) (int, error) {
-	n, err := c.Conn.Read(p)
+	n, err := c.in.Read(p)
 	if errors.Is(err, os.ErrDeadlineExceeded) {
 		err = readTimeoutError{err}
 	}

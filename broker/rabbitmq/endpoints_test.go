@@ -163,7 +163,7 @@ func TestWriteTimeout(t *testing.T) {
 		defer client.Close()
 		defer server.Close()
 		start := time.Now()
-		if _, err := (deadlineConn{client}).Write([]byte("x")); !errors.Is(err, os.ErrDeadlineExceeded) {
+		if _, err := (deadlineConn{client, client}).Write([]byte("x")); !errors.Is(err, os.ErrDeadlineExceeded) {
 			t.Errorf("got %v, want a timeout", err)
 		}
 		if took := time.Since(start); took != writeTimeout {
