@@ -23,6 +23,42 @@ type tracker struct {
 	at    time.Time              // when the last event was recorded, also if the verdict stayed the same
 	conns map[*openConn]struct{} // the open connections
 	held  heldMessages
+	// unanswered is since when messages that were sent have not been confirmed, on the connections that
+	// ended before unansweredAt, the end of the last one; zero if all were.
+	unanswered, unansweredAt time.Time
+}
+
+const (
+	// unansweredMemory is how long after a connection on which messages were not confirmed the next
+	// one continues the fault: longer than the pauses between attempts.
+	unansweredMemory = 3 * time.Minute
+	// answerTime is how long a connection may carry messages before the fault is regarded as continued.
+	answerTime = time.Second
+)
+
+// unansweredSince returns since when messages have not been confirmed on earlier connections, or the
+// zero time if they were, or if that is long ago. The caller holds mu.
+func (t *tracker) unansweredSince(now time.Time) time.Time {
+	if t.workedAfter(t.unanswered) || now.Sub(t.unansweredAt) > unansweredMemory {
+		return time.Time{}
+	}
+	return t.unanswered
+}
+
+// recordUnanswered records that a connection ends, on which messages may not have been confirmed. The
+// caller holds mu.
+func (t *tracker) recordUnanswered(c *openConn, now time.Time) {
+	if c.unconfirmedSince == nil {
+		return
+	}
+	since := c.unconfirmedSince()
+	if since.IsZero() {
+		return
+	}
+	if t.unansweredSince(now).IsZero() {
+		t.unanswered = since
+	}
+	t.unansweredAt = now
 }
 
 // heldMessages are messages of a queue that cannot be sent, and wait to become dead letters.
@@ -123,6 +159,9 @@ func (t *tracker) setLocked(s LinkState, now time.Time) {
 	if t.state.Verdict == s.Verdict || t.state.Verdict == VerdictConnecting && s.Verdict.Severity() == Bad {
 		s.Since = t.state.Since
 	}
+	if earlier := t.unansweredSince(now); s.Verdict.Severity() == Bad && !earlier.IsZero() && earlier.Before(s.Since) {
+		s.Since = earlier
+	}
 	s.Reason = excerpt.Limit(s.Reason, maxErrorText)
 	t.state, t.at = s, now
 }
@@ -166,6 +205,7 @@ func (t *tracker) opened(c *openConn) (closed func()) {
 		t.mu.Lock()
 		defer t.mu.Unlock()
 		t.endFaultIfOver(time.Now())
+		t.recordUnanswered(c, time.Now())
 		delete(t.conns, c)
 	}
 }
@@ -281,7 +321,12 @@ func (t *tracker) current(now time.Time, unconfirmedAfter time.Duration) LinkSta
 		if c.unconfirmedSince == nil {
 			continue
 		}
-		if since := c.unconfirmedSince(); !since.IsZero() && now.Sub(since) > unconfirmedAfter {
+		since := c.unconfirmedSince()
+		// A peer that ends each connection before it has confirmed anything is not linked in between.
+		if earlier := t.unansweredSince(now); !earlier.IsZero() && (now.Sub(c.Since) < 3*answerTime || !since.IsZero() && now.Sub(since) > answerTime) {
+			since = earlier
+		}
+		if !since.IsZero() && now.Sub(since) > unconfirmedAfter {
 			return LinkState{
 				Verdict: VerdictUnconfirmed, Since: since,
 				Reason: "messages were sent, and the peer confirms nothing: its broker may be unavailable, or the quota that it has for this node may be full",

@@ -3,6 +3,7 @@ package link
 import (
 	"errors"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -48,6 +49,44 @@ func TestTrackerFaultThatRecurs(t *testing.T) {
 			t.Errorf("%s, and then messages pass: %+v", c.fault, got)
 		}
 	}
+}
+
+// A peer that ends each connection before it has confirmed anything does not appear as linked in
+// between, and the fault lasts since the first message that it did not confirm, until it confirms one.
+func TestTrackerNeverConfirmed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const unconfirmedAfter = 30 * time.Second
+		var tr tracker
+		first := time.Now()
+		connect := func(check func()) {
+			tr.connecting()
+			sent := time.Now()
+			closed := tr.opened(&openConn{Connection: Connection{Since: sent}, unconfirmedSince: func() time.Time { return sent }})
+			for range 25 {
+				if time.Since(first) > unconfirmedAfter {
+					check()
+				}
+				time.Sleep(time.Second)
+			}
+			closed()
+			tr.set(LinkState{Verdict: VerdictUnreachable})
+			if got := tr.current(time.Now(), unconfirmedAfter); got.Since != first {
+				t.Errorf("after %v, closed: %+v, expected since %v", time.Since(first), got, first)
+			}
+			time.Sleep(20 * time.Second)
+		}
+		for range 10 {
+			connect(func() {
+				if got := tr.current(time.Now(), unconfirmedAfter); got.Verdict != VerdictUnconfirmed || got.Since != first {
+					t.Errorf("after %v: %+v, expected unconfirmed since %v", time.Since(first), got, first)
+				}
+			})
+		}
+		tr.markWorked(time.Now())
+		time.Sleep(time.Second)
+		first = time.Now()
+		connect(func() { t.Error("an unconfirmed time in one connection") })
+	})
 }
 
 // A failure counts from when the link was lost: from the attempt that follows, not from its end.
