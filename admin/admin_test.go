@@ -51,6 +51,11 @@ func service() link.Status {
 	}
 }
 
+// testStats returns the figures of the store in these tests.
+func testStats(context.Context) (embedded.Stats, error) {
+	return embedded.Stats{FileBytes: 4096, FreeBytes: 4096, MinFree: 50, PeerQuota: 100, Commits: latency.Histogram{Bounds: []float64{0.001}, Cumulative: []uint64{5}, Count: 6, Sum: 0.5}, Unconsumed: map[string]int64{"00000000000000000000000000000001": 90}, Queues: []embedded.QueueStats{{Name: hostile, Depth: 7, Oldest: testTime, Total: 9}}}, nil
+}
+
 // open opens a server, changes it, and serves until the end of the test.
 func open(t *testing.T, cfg Config, changes ...func(*Server)) *Server {
 	t.Helper()
@@ -64,8 +69,8 @@ func open(t *testing.T, cfg Config, changes ...func(*Server)) *Server {
 	if cfg.BrokerHealth == nil {
 		cfg.BrokerHealth = func() error { return nil }
 	}
-	cfg.Queues = func(context.Context) (embedded.Stats, error) {
-		return embedded.Stats{FileBytes: 4096, FreeBytes: 4096, MinFree: 50, PeerQuota: 100, Commits: latency.Histogram{Bounds: []float64{0.001}, Cumulative: []uint64{5}, Count: 6, Sum: 0.5}, Unconsumed: map[string]int64{"00000000000000000000000000000001": 90}, Queues: []embedded.QueueStats{{Name: hostile, Depth: 7, Oldest: testTime, Total: 9}}}, nil
+	if cfg.Queues == nil {
+		cfg.Queues = testStats
 	}
 	if cfg.Level == nil {
 		cfg.Level = new(slog.LevelVar)
@@ -155,7 +160,7 @@ func TestNodePage(t *testing.T) {
 	}})
 	for range 3 {
 		_, page, _ := ask(t, s, "GET", "/node", "")
-		for _, want := range []string{"problems: 1, warnings: 0", "<code>root-ca.crt</code> is damaged", "90 %</meter>", "4.0 KiB", "server certificate of this node"} {
+		for _, want := range []string{"problems: 1, warnings: 0</span>", "1 of 1 links in trouble</span>", "<code>root-ca.crt</code> is damaged", "90 %</meter>", "4.0 KiB", "server certificate of this node"} {
 			if !strings.Contains(page, want) {
 				t.Errorf("no %q in\n%s", want, page)
 			}
