@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"net"
 	"os"
 	"slices"
 	"strings"
@@ -44,8 +46,9 @@ func BenchmarkRabbitMQPath(b *testing.B) {
 }
 
 // BenchmarkRabbitMQCluster is like [BenchmarkRabbitMQPath], but on a cluster of three nodes
-// with quorum queues. The sending node has one, two or three queues, and the same number of
-// services; the number of bare loops is also the same.
+// with quorum queues. The sending node has one, two or three queues, and both nodes have the same
+// number of services, which use different nodes of the cluster. There are as many bare loops, each of
+// which uses one node of the cluster, too.
 //
 // The cluster runs on one half of the CPUs, and the services and the bare loops on the other
 // half, as if the cluster had other machines. (A line says so where that is not possible.) Then
@@ -67,6 +70,11 @@ func BenchmarkRabbitMQCluster(b *testing.B) {
 	for _, services := range []int{1, 2, 3} {
 		b.Run(fmt.Sprint(services), func(b *testing.B) { newQueues(b, urls, services, "quorum").compare() })
 	}
+	b.Run("1, not connected to the leader", func(b *testing.B) {
+		q := newQueues(b, urls, 1, "quorum") // the leader of a queue is where it was declared
+		q.urls = urls[1:2]
+		q.compare()
+	})
 }
 
 // startClusterOn starts a cluster of three nodes that run only on the given CPUs.
@@ -132,18 +140,14 @@ func (q *queues) compare() {
 		}
 
 		q.fill(rabbitCount)
-		receiver := serve(b, binary, q.to, q.to.Addr, q.urls[:1], q.queueType)
-		var senders []*process
+		var receivers, senders []*process
 		for i := range q.queues {
+			receivers = append(receivers, serve(b, binary, q.to, q.receiverAddrs[i], []string{q.urlOf(i)}, q.queueType))
 			senders = append(senders, serve(b, binary, q.from, "127.0.0.1:0", []string{q.urlOf(i)}, q.queueType))
 		}
 		rate := q.arrivalRate(rabbitCount)
-		used := 0.0
-		for _, sender := range senders {
-			used += sender.stop()
-		}
-		sending = append(sending, used/rabbitCount)
-		receiving = append(receiving, receiver.stop()/rabbitCount)
+		sending = append(sending, stopAll(senders)/rabbitCount)
+		receiving = append(receiving, stopAll(receivers)/rabbitCount)
 		q.checkEmpty()
 		bare, linked, ratio = append(bare, limit), append(linked, rate), append(ratio, rate/limit)
 	}
@@ -153,6 +157,14 @@ func (q *queues) compare() {
 	b.ReportMetric(median(sending), "sender-µs/msg")
 	b.ReportMetric(median(receiving), "receiver-µs/msg")
 	b.ReportMetric(0, "ns/op")
+}
+
+// stopAll ends the services, and returns the total of processor time that they have used, in microseconds.
+func stopAll(services []*process) (used float64) {
+	for _, s := range services {
+		used += s.stop()
+	}
+	return used
 }
 
 func median(list []float64) float64 {
@@ -169,8 +181,10 @@ type queues struct {
 	from, to  *linktest.Node
 	queues    []string
 	inbox     string
-	conn      *amqp.Connection
-	ch        *amqp.Channel
+
+	receiverAddrs []string // where the services of to listen
+	conn          *amqp.Connection
+	ch            *amqp.Channel
 }
 
 func newQueues(b *testing.B, urls []string, number int, queueType string) *queues {
@@ -189,7 +203,47 @@ func newQueues(b *testing.B, urls []string, number int, queueType string) *queue
 	q.inbox = q.to.Identity().Type.Inbox()
 	q.declareInbox()
 	q.declareQueues(number)
+	q.receiverAddrs = []string{q.to.Addr}
+	if number > 1 {
+		q.balance(number)
+	}
 	return q
+}
+
+// balance forwards the connections of peers to the services of to in turn, as a load balancer does.
+func (q *queues) balance(services int) {
+	q.b.Helper()
+	listener, err := net.Listen("tcp", q.to.Addr)
+	q.check(err)
+	q.b.Cleanup(func() { listener.Close() })
+	q.receiverAddrs = nil
+	for range services {
+		q.receiverAddrs = append(q.receiverAddrs, linktest.FreeAddress(q.b))
+	}
+	go func() {
+		for n := 0; ; n++ {
+			conn, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			go forward(conn, q.receiverAddrs[n%services])
+		}
+	}()
+}
+
+// forward copies what is sent on a connection to a server, and vice versa, until one of them ends it.
+func forward(client net.Conn, addr string) {
+	defer client.Close()
+	server, err := net.Dial("tcp", addr)
+	if err != nil {
+		return // the service does not listen yet
+	}
+	defer server.Close()
+	go func() {
+		defer server.Close()
+		_, _ = io.Copy(server, client)
+	}()
+	_, _ = io.Copy(client, server)
 }
 
 func (q *queues) declareInbox() {

@@ -1,6 +1,7 @@
 package link_test
 
 import (
+	"cmp"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -113,16 +114,30 @@ func besiege(t *testing.T, addr string) {
 	})
 }
 
-// linkTimes measures how long a peer takes from dialing to CONNECTED.
-func linkTimes(t *testing.T, who, to *linktest.Node, addr string, count int) (median, worst time.Duration) {
+// linkTime is how long a peer took to link, and when it had reached each step.
+type linkTime struct{ dialed, authenticated, connected time.Duration }
+
+func (l linkTime) String() string {
+	return fmt.Sprintf("%v (dialed after %v, authenticated after %v)", l.connected, l.dialed, l.authenticated)
+}
+
+// linkTimes measures how long a peer takes from dialing to CONNECTED, the shortest time first.
+func linkTimes(t *testing.T, who, to *linktest.Node, addr string, count int) []linkTime {
 	t.Helper()
-	var times []time.Duration
+	var times []linkTime
 	for range count {
+		var took linkTime
 		start := time.Now()
-		conn, err := dialAsAt(who, to, addr)
+		tcp, err := net.Dial("tcp", addr)
 		if err != nil {
 			t.Fatal(err)
 		}
+		took.dialed = time.Since(start)
+		conn, err := handshakeAs(who, to, tcp)
+		if err != nil {
+			t.Fatal(err)
+		}
+		took.authenticated = time.Since(start)
 		conn.SetDeadline(time.Now().Add(linktest.Timeout))
 		if _, err := io.WriteString(conn, connectFrame); err != nil {
 			t.Fatal(err)
@@ -131,15 +146,17 @@ func linkTimes(t *testing.T, who, to *linktest.Node, addr string, count int) (me
 		if _, err := io.ReadFull(conn, answer); err != nil || string(answer) != "CONNECTED" {
 			t.Fatalf("got %q, %v", answer, err)
 		}
-		times = append(times, time.Since(start))
+		took.connected = time.Since(start)
 		conn.Close()
+		times = append(times, took)
 	}
-	slices.Sort(times)
-	return times[count/2], times[count-1]
+	slices.SortFunc(times, func(a, b linkTime) int { return cmp.Compare(a.connected, b.connected) })
+	return times
 }
 
 // A peer links within a second, and within three at worst (or 20 and 60 times what it
-// takes without an attack on this machine, if that is more), while clients flood the
+// takes without an attack on this machine, if that is more; measured up to three times, since
+// other programs may take the processors for some seconds), while clients flood the
 // node from the same address as the peer: with connections that send nothing, with
 // handshakes that stop, and with handshakes that fail. The same holds behind nginx and
 // HAProxy, with and without PROXY headers ("make test-long" tries all of these).
@@ -163,12 +180,18 @@ func TestFloodFromThePeersAddress(t *testing.T) {
 			if way != "directly" {
 				addr = startProxy(t, program, authority.Addr, withProxy)
 			}
-			quiet, _ := linkTimes(t, bad, authority, addr, 3)
+			quiet := linkTimes(t, bad, authority, addr, 3)[1].connected
 			besiege(t, addr)
-			median, worst := linkTimes(t, bad, authority, addr, links)
-			t.Logf("median %v, worst %v, without strangers %v", median, worst, quiet)
-			if median > max(time.Second, 20*quiet) || worst > max(3*time.Second, 60*quiet) {
-				t.Errorf("a peer took %v to link, %v at worst", median, worst)
+			var median, worst linkTime
+			inTime := false
+			for attempt := 0; attempt < 3 && !inTime; attempt++ {
+				times := linkTimes(t, bad, authority, addr, links)
+				median, worst = times[links/2], times[links-1]
+				t.Logf("median %v, worst %v, without strangers %v", median.connected, worst, quiet)
+				inTime = median.connected <= max(time.Second, 20*quiet) && worst.connected <= max(3*time.Second, 60*quiet)
+			}
+			if !inTime {
+				t.Errorf("a peer took %v to link, %v at worst; the log:\n%s", median, worst, authority.Log.String())
 			}
 			if !withProxy {
 				flows(t, authority, honest, 1) // dials directly
@@ -202,12 +225,14 @@ func startProxy(t *testing.T, program, backend string, sendHeader bool) (addr st
 			"stream { server { listen %s; proxy_pass %s; %s } }\n", modules, dir, dir, addr, backend, header)
 		args = []string{"-c", config, "-p", dir, "-e", filepath.Join(dir, "error.log")}
 	case "haproxy":
+		// A check that takes longer than 200 ms, as on a busy machine, has failed: the server
+		// stays in use nevertheless.
 		header := ""
 		if sendHeader {
 			header = "send-proxy-v2"
 		}
 		text = fmt.Sprintf("global\n  maxconn 4000\ndefaults\n  mode tcp\n  timeout connect 5s\n  timeout client 60s\n  timeout server 60s\n"+
-			"frontend in\n  bind %s\n  default_backend out\nbackend out\n  server s %s check inter 200ms %s\n", addr, backend, header)
+			"frontend in\n  bind %s\n  default_backend out\nbackend out\n  server s %s check inter 200ms fall 1000 %s\n", addr, backend, header)
 		args = []string{"-db", "-f", config}
 	}
 	if err := os.WriteFile(config, []byte(text), 0o644); err != nil {

@@ -221,21 +221,13 @@ func (r *reconciler) endLink(p *peer) error {
 // applyDirectory brings one peer up to date with its directory. While the broker binds
 // or unbinds queues, it returns errBindPending and must be called again.
 func (r *reconciler) applyDirectory(ctx, graceCtx context.Context, p *peer) error {
-	log, d := r.log.With("peer", p.id), r.cfg.Dir
 	if err := r.endLink(p); err != nil {
 		return err
 	}
-	np, err := d.Peer(p.id)
+	np, err := r.readPeer(p)
 	if err != nil {
 		return err
 	}
-	// The node's directory may have been replaced by that of another node since reconcile has
-	// checked it, so it is checked again before anything that was read is applied.
-	if err := d.CheckIdentity(); err != nil {
-		return err
-	}
-	lastContent := *np
-	p.lastContent.Store(&lastContent)
 	if np.SubCA == nil {
 		r.endReplaced(p, np)
 		return nil // this node has no peer certificate from the peer yet
@@ -243,7 +235,7 @@ func (r *reconciler) applyDirectory(ctx, graceCtx context.Context, p *peer) erro
 	if np.RevokedErr != nil && np.Deactivated == "" {
 		return np.RevokedErr
 	}
-	view, err := View(d, np)
+	view, err := View(r.cfg.Dir, np)
 	if err != nil {
 		return err
 	}
@@ -255,7 +247,7 @@ func (r *reconciler) applyDirectory(ctx, graceCtx context.Context, p *peer) erro
 		}
 		return nil
 	}
-	binding, err := BindingOf(d, np, view, r.cfg.QueuePattern)
+	binding, err := BindingOf(r.cfg.Dir, np, view, r.cfg.QueuePattern)
 	if err != nil {
 		return err
 	}
@@ -265,50 +257,86 @@ func (r *reconciler) applyDirectory(ctx, graceCtx context.Context, p *peer) erro
 	if np.Deactivated != "" {
 		return r.endQueues(ctx, graceCtx, p, binding, view)
 	}
+	return r.applyState(ctx, graceCtx, p, &peerState{Peer: np, view: view, binding: binding})
+}
+
+// readPeer reads a peer's directory, and records what it contains.
+func (r *reconciler) readPeer(p *peer) (*node.Peer, error) {
+	np, err := r.cfg.Dir.Peer(p.id)
+	if err != nil {
+		return nil, err
+	}
+	// The node's directory may have been replaced by that of another node since reconcile has
+	// checked it, so it is checked again before anything that was read is applied.
+	if err := r.cfg.Dir.CheckIdentity(); err != nil {
+		return nil, err
+	}
+	lastContent := *np
+	p.lastContent.Store(&lastContent)
+	return np, nil
+}
+
+// applyState binds the queues of a peer that is registered and not deactivated, marks it as active,
+// and starts its senders. Of a suspended peer only the queues are bound. Like applyDirectory, it
+// returns errBindPending while the broker binds queues.
+func (r *reconciler) applyState(ctx, graceCtx context.Context, p *peer, st *peerState) error {
 	p.successor, p.handedOver = "", nil // an operator may have undone a deactivation
-	if np.NotRemembered > 0 {
-		log.Warn("the peer has revoked more server keys than are remembered for ever: some are refused only as long as its newest info-bundle lists them", "keys", np.NotRemembered, "remembered", node.MaxRevokedKeys)
-	}
-	r.cfg.Outbox.set(binding, view)
-	p.pendingUpdate.Load().apply(np)
-	if np.StompErr != nil {
-		if errors.Is(np.StompErr, fs.ErrPermission) {
-			log.Warn("nothing can be sent to the peer until its files in the node's directory can be read by the user of this service", "err", np.StompErr)
-		} else {
-			log.Warn("nothing can be sent to the peer until it sends a new info-bundle", "err", np.StompErr)
-		}
-	} else if err := np.Stomp.BundleURLsErr; err != nil {
-		log.Warn("the peer may not be found again when it moves", "err", err)
-	}
-	suspended := np.Suspended != nil
-	if np.Active && !suspended && p.state.Load() == nil {
+	r.cfg.Outbox.set(st.binding, st.view)
+	p.pendingUpdate.Load().apply(st.Peer)
+	r.logPeerFaults(st.Peer)
+	suspended := st.Suspended != nil
+	if st.Active && !suspended && p.state.Load() == nil {
 		// From now on, the peer's connections are accepted, even if the broker cannot
 		// bind the queues yet: if connections were rejected meanwhile, the peer's pauses
 		// between attempts would grow.
 		p.rebind = true
-		p.replaceState(&peerState{Peer: np, view: view, binding: binding})
+		early := *st
+		p.replaceState(&early)
 	}
-	if old := p.state.Load(); old == nil || !equalBinding(old.binding, binding) || p.rebind {
-		if err := r.bind(ctx, p, binding); err != nil {
+	if old := p.state.Load(); old == nil || !equalBinding(old.binding, st.binding) || p.rebind {
+		if err := r.bind(ctx, p, st.binding); err != nil {
 			return err
 		}
 		p.rebind, p.bound = false, true
 	}
-	if !np.Active {
-		if err := d.MarkActive(p.id); err == nil {
-			log.Info("peer is active")
-		} else {
-			log.Warn("the node's directory can not be written: the peer is served, but not marked ACTIVE there", "err", err)
-		}
-		np.Active = true
+	if !st.Active {
+		r.markActive(st.Peer)
 	}
 	if suspended {
 		return nil // its queues are bound, so that they keep the messages
 	}
 	p.stopDrainers() // an operator may have undone a deactivation, although it is meant to be final
-	p.replaceState(&peerState{Peer: np, view: view, binding: binding})
-	r.startSenders(ctx, graceCtx, p, slices.Concat(binding.Queues, p.former, r.queuesTakenOver(p.id)))
+	p.replaceState(st)
+	r.startSenders(ctx, graceCtx, p, slices.Concat(st.binding.Queues, p.former, r.queuesTakenOver(p.id)))
 	return nil
+}
+
+// logPeerFaults logs what in the peer's files keeps messages from it, or will when it moves.
+func (r *reconciler) logPeerFaults(np *node.Peer) {
+	log := r.log.With("peer", np.Identity.ID)
+	if np.NotRemembered > 0 {
+		log.Warn("the peer has revoked more server keys than are remembered for ever: some are refused only as long as its newest info-bundle lists them", "keys", np.NotRemembered, "remembered", node.MaxRevokedKeys)
+	}
+	switch {
+	case errors.Is(np.StompErr, fs.ErrPermission):
+		log.Warn("nothing can be sent to the peer until its files in the node's directory can be read by the user of this service", "err", np.StompErr)
+	case np.StompErr != nil:
+		log.Warn("nothing can be sent to the peer until it sends a new info-bundle", "err", np.StompErr)
+	case np.Stomp.BundleURLsErr != nil:
+		log.Warn("the peer may not be found again when it moves", "err", np.Stomp.BundleURLsErr)
+	}
+}
+
+// markActive marks the peer as active in the node's directory, or only in np if the directory can
+// not be written.
+func (r *reconciler) markActive(np *node.Peer) {
+	log := r.log.With("peer", np.Identity.ID)
+	if err := r.cfg.Dir.MarkActive(np.Identity.ID); err == nil {
+		log.Info("peer is active")
+	} else {
+		log.Warn("the node's directory can not be written: the peer is served, but not marked ACTIVE there", "err", err)
+	}
+	np.Active = true
 }
 
 // endReplaced ends the traffic with a peer that has been replaced by one with the same ID and

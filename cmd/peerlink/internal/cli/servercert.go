@@ -20,9 +20,15 @@ const (
 )
 
 func (a *app) serverCertCommand() *cobra.Command {
+	return group("server-cert", "Make, list, renew and revoke certificates for this node's servers",
+		a.serverCertRequestCommand(), a.serverCertSignCommand(), a.serverCertIssueCommand(),
+		a.serverCertListCommand(), a.serverCertInspectCommand(), a.serverCertRenewCommand(), a.serverCertRevokeCommand())
+}
+
+func (a *app) serverCertRequestCommand() *cobra.Command {
 	var keyType string
 	var asJSON bool
-	request := &cobra.Command{
+	c := &cobra.Command{
 		Use:   "request KEY CSR",
 		Short: "Make a server key and a certificate signing request (on the server)",
 		Long: `Makes a new server key (not encrypted, readable by you only) and a
@@ -57,8 +63,15 @@ request to where the root key is, and sign it there with "server-cert sign".`,
 			return nil
 		},
 	}
+	keyTypeFlag(c, &keyType)
+	jsonFlag(c, &asJSON)
+	return c
+}
+
+func (a *app) serverCertSignCommand() *cobra.Command {
 	var days int
-	sign := &cobra.Command{
+	var asJSON bool
+	c := &cobra.Command{
 		Use:     "sign CSR CRT",
 		Short:   "Sign a server certificate for a request (where the root key is)",
 		Example: "  peerlink server-cert sign server.csr server.crt --days 365",
@@ -75,8 +88,16 @@ request to where the root key is, and sign it there with "server-cert sign".`,
 			return a.signServer(cmd.Context(), csr, args[1], days, asJSON)
 		},
 	}
-	var issueDays int
-	issue := &cobra.Command{
+	a.daysFlags(c, &days)
+	jsonFlag(c, &asJSON)
+	return c
+}
+
+func (a *app) serverCertIssueCommand() *cobra.Command {
+	var keyType string
+	var days int
+	var asJSON bool
+	c := &cobra.Command{
 		Use:     "issue KEY CRT",
 		Short:   "Make a server key and its certificate in one step",
 		Example: "  peerlink server-cert issue server.key server.crt",
@@ -90,7 +111,7 @@ request to where the root key is, and sign it there with "server-cert sign".`,
 			if err := checkCreatable(args...); err != nil {
 				return err
 			}
-			if err := checkDays(issueDays); err != nil {
+			if err := checkDays(days); err != nil {
 				return err
 			}
 			rootKey, err := a.checkedRootKey(cmd.Context(), d)
@@ -101,25 +122,28 @@ request to where the root key is, and sign it there with "server-cert sign".`,
 			if err != nil {
 				return err
 			}
-			cert, err := a.makeServerCert(cmd.Context(), d, rootKey, csr, issueDays, args[1], output{args[0], keyPEM, 0o600})
+			cert, err := a.makeServerCert(cmd.Context(), d, rootKey, csr, days, args[1], output{args[0], keyPEM, 0o600})
 			if err != nil {
 				return err
 			}
 			return a.showServerCert(args[1], args[0], cert, asJSON)
 		},
 	}
-	for c, v := range map[*cobra.Command]*int{sign: &days, issue: &issueDays} {
-		c.Flags().IntVar(v, "days", defaultDays, "how many days the certificate is valid")
-		a.keyFlags(c)
-	}
-	for _, c := range []*cobra.Command{request, issue} {
-		c.Flags().StringVar(&keyType, "key-type", pki.P256.String(), "kind of the new server key: p256 (cheapest handshakes), p384, rsa3072 or rsa4096")
-	}
-	for _, c := range []*cobra.Command{request, sign, issue} {
-		jsonFlag(c, &asJSON)
-	}
-	return group("server-cert", "Make, list, renew and revoke certificates for this node's servers", request, sign, issue,
-		a.serverCertListCommand(), a.serverCertInspectCommand(), a.serverCertRenewCommand(), a.serverCertRevokeCommand())
+	a.daysFlags(c, &days)
+	keyTypeFlag(c, &keyType)
+	jsonFlag(c, &asJSON)
+	return c
+}
+
+// keyTypeFlag adds the flag for the kind of a new server key.
+func keyTypeFlag(c *cobra.Command, keyType *string) {
+	c.Flags().StringVar(keyType, "key-type", pki.P256.String(), "kind of the new server key: p256 (cheapest handshakes), p384, rsa3072 or rsa4096")
+}
+
+// daysFlags adds the flags of commands that sign server certificates.
+func (a *app) daysFlags(c *cobra.Command, days *int) {
+	c.Flags().IntVar(days, "days", defaultDays, "how many days the certificate is valid")
+	a.keyFlags(c)
 }
 
 func (a *app) signServer(ctx context.Context, csr *x509.CertificateRequest, path string, days int, asJSON bool) error {
