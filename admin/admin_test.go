@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"peerlink/broker/embedded"
+	"peerlink/internal/latency"
 	"peerlink/link"
 	"peerlink/node/check"
 
@@ -41,13 +42,18 @@ func service() link.Status {
 			Held:             []link.Held{{Queue: "q", Messages: 7, Since: testTime, Reason: hostile}},
 			Out:              link.LinkState{Verdict: link.VerdictLinked, Since: testTime},
 			In:               link.LinkState{Verdict: link.VerdictQuotaFull, Since: testTime},
-			ConfirmHistogram: link.Histogram{Bounds: []float64{0.001, 0.002}, Cumulative: []uint64{1, 3}, Count: 4, Sum: 0.5},
+			ConfirmHistogram: latency.Histogram{Bounds: []float64{0.001, 0.002}, Cumulative: []uint64{1, 3}, Count: 4, Sum: 0.5},
 			Certificates: []link.Expiry{
 				{Role: "peer_server", NotAfter: testTime.AddDate(0, 1, 0)},
 				{Role: "peer_server", NotAfter: testTime.AddDate(0, 2, 0)},
 			},
 		}},
 	}
+}
+
+// testStats returns the figures of the store in these tests.
+func testStats(context.Context) (embedded.Stats, error) {
+	return embedded.Stats{FileBytes: 4096, FreeBytes: 4096, MinFree: 50, PeerQuota: 100, Commits: latency.Histogram{Bounds: []float64{0.001}, Cumulative: []uint64{5}, Count: 6, Sum: 0.5}, Unconsumed: map[string]int64{"00000000000000000000000000000001": 90}, Queues: []embedded.QueueStats{{Name: hostile, Depth: 7, Oldest: testTime, Total: 9}}}, nil
 }
 
 // open opens a server, changes it, and serves until the end of the test.
@@ -63,8 +69,8 @@ func open(t *testing.T, cfg Config, changes ...func(*Server)) *Server {
 	if cfg.BrokerHealth == nil {
 		cfg.BrokerHealth = func() error { return nil }
 	}
-	cfg.Queues = func(context.Context) (embedded.Stats, error) {
-		return embedded.Stats{FileBytes: 4096, FreeBytes: 4096, MinFree: 50, PeerQuota: 100, Unconsumed: map[string]int64{"00000000000000000000000000000001": 90}, Queues: []embedded.QueueStats{{Name: hostile, Depth: 7, Oldest: testTime, Total: 9}}}, nil
+	if cfg.Queues == nil {
+		cfg.Queues = testStats
 	}
 	if cfg.Level == nil {
 		cfg.Level = new(slog.LevelVar)
@@ -154,7 +160,7 @@ func TestNodePage(t *testing.T) {
 	}})
 	for range 3 {
 		_, page, _ := ask(t, s, "GET", "/node", "")
-		for _, want := range []string{"problems: 1, warnings: 0", "<code>root-ca.crt</code> is damaged", "90 %</meter>", "4.0 KiB", "server certificate of this node"} {
+		for _, want := range []string{"problems: 1, warnings: 0</span>", "1 of 1 links in trouble</span>", "<code>root-ca.crt</code> is damaged", "90 %</meter>", "4.0 KiB", "server certificate of this node"} {
 			if !strings.Contains(page, want) {
 				t.Errorf("no %q in\n%s", want, page)
 			}
@@ -202,6 +208,8 @@ func TestMetrics(t *testing.T) {
 		`peerlink_unconsumed_bytes{peer="00000000000000000000000000000001"} 90` + "\n",
 		"peerlink_peer_quota_bytes 100\n",
 		"peerlink_store_free_bytes 4096\n",
+		`peerlink_store_commit_seconds_bucket{le="0.001"} 5` + "\n",
+		"peerlink_store_commit_seconds_count 6\n",
 		fmt.Sprintf(`peerlink_certificate_expiry_timestamp_seconds{peer="",role="server"} %g`+"\n", float64(testTime.AddDate(0, 0, 5).Unix())),
 		fmt.Sprintf(`peerlink_certificate_expiry_timestamp_seconds{peer="00000000000000000000000000000001",role="peer_server"} %g`+"\n", float64(testTime.AddDate(0, 1, 0).Unix())),
 		"\ngo_goroutines ",

@@ -158,7 +158,7 @@ func TestAsideIsChanged(t *testing.T) {
 		t.Errorf("one of the messages was there:\n%s", page)
 	}
 	for _, key := range []string{"other/4", "4", "/", hostile} {
-		if page := do(actionDropNow, key); !strings.Contains(page, "is no message of this peer") || strings.Count(page, "<script") != 1 {
+		if page := do(actionDropNow, key); !strings.Contains(page, "is no message of this page") || strings.Count(page, "<script") != 1 {
 			t.Errorf("%q:\n%s", key, page)
 		}
 	}
@@ -171,6 +171,74 @@ func TestAsideIsChanged(t *testing.T) {
 	for _, entry := range []string{"were dropped, on the dashboard\" peer=0", `messages=2 ids="q/1 q/3"`, "were back in the queue, on the dashboard", "client=\"tcp 127.0.0.1:"} {
 		if !strings.Contains(log.String(), entry) {
 			t.Errorf("the log has no %q:\n%s", entry, log.String())
+		}
+	}
+}
+
+// Messages set aside that belong to no peer of the node are on a page of their own, to which the overview and the page of
+// the node lead; they are shown with their queues, sent again and dropped with the token, and no messages of peers.
+func TestAsideOfNoPeer(t *testing.T) {
+	var log bytes.Buffer
+	_, store := openAside(t, 2, Listen{Address: "127.0.0.1:0"}, &log) // in the queue of a peer that service does not have
+	setAside(t, store, "to_creditors", 2)
+	if err := store.Bind(t.Context(), broker.PeerBinding{PeerID: "y", Prefix: "y", Exchange: "to_creditors", BindingKey: "1", Queues: []string{"p"}}); err != nil {
+		t.Fatal(err)
+	}
+	status := func() link.Status {
+		st := service()
+		st.Peers[0].Queues = []string{"p"}
+		return st
+	}
+	s := open(t, Config{Status: status, Queues: store.Stats, DeadLetters: store, Token: "right", Log: slog.New(slog.NewTextHandler(&log, nil))})
+	do := func(want string, action string, keys ...string) {
+		t.Helper()
+		code, page, _ := ask(t, s, "POST", "/node/aside", url.Values{"action": {action}, "message": keys}.Encode(),
+			"Authorization", "Bearer right", "Content-Type", "application/x-www-form-urlencoded")
+		if code != http.StatusOK || !strings.Contains(page, want) {
+			t.Errorf("%s: %d, no %q in\n%s", action, code, want, page)
+		}
+	}
+	for _, path := range []string{"/", "/node"} {
+		if _, page, _ := ask(t, s, "GET", path, ""); !strings.Contains(page, `belong to no peer: 4. <a href="/node/aside">`) {
+			t.Errorf("%s does not lead to the messages:\n%s", path, page)
+		}
+	}
+	if code, page, _ := ask(t, s, "GET", "/node/aside", ""); code != http.StatusUnauthorized || strings.Contains(page, "<pre tabindex") {
+		t.Errorf("without the token: %d\n%s", code, page)
+	}
+	code, page, _ := ask(t, s, "GET", "/node/aside", "", "Authorization", "Bearer right")
+	if code != http.StatusOK || strings.Count(page, "<pre tabindex") != 4 || strings.Count(page, "in <code>to_creditors.unroutable</code>") != 2 || strings.Count(page, "<script") != 1 {
+		t.Errorf("%d\n%s", code, page)
+	}
+	do("Messages back in the queue: 1.", actionRetry, "to_creditors.unroutable/1") // is routed to the peer
+	do("Messages dropped: 2.", actionDropNow, "q/2", "to_creditors.unroutable/2")
+	do("is no message of this page", actionDropNow, "p/1")
+	do("Messages back in the queue: 1.", actionRetryAll)
+	if waiting, aside := count(t, store); waiting != 1 || aside != 0 {
+		t.Errorf("%d messages wait in the queue of the peer that is gone, and %d are set aside", waiting, aside)
+	}
+	if info, err := store.Info(t.Context(), "p"); err != nil || info.Waiting != 1 {
+		t.Errorf("%+v, %v: expected the message that is routed again", info, err)
+	}
+	if _, page, _ := ask(t, s, "GET", "/node", ""); strings.Contains(page, "belong to no peer") {
+		t.Errorf("no message is set aside any more:\n%s", page)
+	}
+	if !strings.Contains(log.String(), `were dropped, on the dashboard" peer="" messages=2 ids="q/2 to_creditors.unroutable/2"`) {
+		t.Errorf("log:\n%s", log.String())
+	}
+}
+
+// setAside sends n messages to an exchange that routes them to no queue, so that they are set aside.
+func setAside(t *testing.T, store *embedded.Store, exchange string, n int) {
+	t.Helper()
+	for range n {
+		m := embedded.Sending{Exchange: exchange, RoutingKey: "1", Outgoing: broker.Outgoing{Type: "T"}, Unroutable: func(*broker.Outgoing) *broker.Incoming { return nil }}
+		done := make(chan error, 1)
+		if err := store.SendOrSetAside(t.Context(), m, func(_ embedded.Outcome, err error) { done <- err }); err != nil {
+			t.Fatal(err)
+		}
+		if err := <-done; err != nil {
+			t.Fatal(err)
 		}
 	}
 }

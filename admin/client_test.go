@@ -14,6 +14,7 @@ import (
 
 	"peerlink/broker/embedded"
 	"peerlink/internal/costtest"
+	"peerlink/internal/latency"
 	"peerlink/link"
 )
 
@@ -60,7 +61,7 @@ func manyPeers(n int, zone *time.Location) (link.Status, embedded.Stats) {
 			Counts:    link.Counts{Sent: 123456, SentBytes: 123456789, Confirmed: 123456, Received: 123456, ReceivedBytes: 123456789, Stored: 123456},
 			LastError: "connect with " + server + ": dial tcp 203.0.113.255:1234: connect: connection refused", LastErrorAt: &at,
 			Out: link.LinkState{Verdict: link.VerdictLinked, Since: at}, In: link.LinkState{Verdict: link.VerdictLinked, Since: at},
-			LastContact: &at, Confirm: link.Timing{Count: 123456, P50: 0.001234, P99: 0.012345},
+			LastContact: &at, Confirm: latency.Timing{Count: 123456, P50: 0.001234, P99: 0.012345},
 		}
 		for _, role := range []string{"peer_root", "issued", "received", "peer_server"} {
 			p.Certificates = append(p.Certificates, link.Expiry{Role: role, NotAfter: testTime.In(zone), DaysLeft: 1234})

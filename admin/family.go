@@ -5,7 +5,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
-	"peerlink/link"
+	"peerlink/internal/latency"
 )
 
 // family describes the series of one metric.
@@ -53,6 +53,7 @@ func makeFamilies() map[string]family {
 		{"link_state", "The state of the link in one direction, as its verdict; always 1.", []string{"peer", "direction", "verdict"}},
 		{"link_confirm_seconds", "Time from sending a message until the peer has confirmed it.", []string{"peer"}},
 		{"link_handshake_seconds", "Time of successful TLS handshakes.", []string{"peer"}},
+		{"store_commit_seconds", "Time of synced write transactions of the message store.", nil},
 		{"unconsumed_bytes", "Size of the messages received from the peer that no application has consumed.", []string{"peer"}},
 		{"peer_quota_bytes", "The size of the messages of one peer from which no more are accepted; missing if there is no limit.", nil},
 		{"store_free_bytes", "Free space on the disk of the message store.", nil},
@@ -81,7 +82,7 @@ func (e emitter) emit(name string, value float64, labels ...string) {
 }
 
 // emitHistogram adds a series of durations in seconds.
-func (e emitter) emitHistogram(name string, h link.Histogram, labels ...string) {
+func (e emitter) emitHistogram(name string, h latency.Histogram, labels ...string) {
 	buckets := make(map[float64]uint64, len(h.Bounds))
 	for i, bound := range h.Bounds {
 		buckets[bound] = h.Cumulative[i]

@@ -20,15 +20,17 @@ const maxLevelBody = 64
 // handler returns the handler for all requests at an address. On an exposed one nothing can
 // be changed, and with fixedLevel not the log level.
 func (s *Server) handler(exposed, fixedLevel bool) http.Handler {
-	mux := http.NewServeMux()
+	mux, messages := http.NewServeMux(), s.showsMessages(exposed)
 	// A response whose size depends on the node, or which takes time to compute, is
 	// buffered.
-	mux.HandleFunc("GET /{$}", httplimit.Buffered(escapeControls(s.overview)))
-	mux.HandleFunc("GET /node", httplimit.Buffered(escapeControls(s.nodePage)))
-	mux.HandleFunc("GET /peers/{id}", httplimit.Buffered(escapeControls(s.peerPage(s.showsMessages(exposed)))))
-	if s.showsMessages(exposed) {
-		mux.HandleFunc("GET /peers/{id}/aside", httplimit.Buffered(escapeControls(s.withToken(s.asidePage))))
-		mux.HandleFunc("POST /peers/{id}/aside", httplimit.Buffered(escapeControls(s.withToken(s.changeAside))))
+	mux.HandleFunc("GET /{$}", httplimit.Buffered(escapeControls(s.overview(messages))))
+	mux.HandleFunc("GET /node", httplimit.Buffered(escapeControls(s.nodePage(messages))))
+	mux.HandleFunc("GET /peers/{id}", httplimit.Buffered(escapeControls(s.peerPage(messages))))
+	if messages {
+		for _, path := range []string{"/peers/{id}/aside", "/node/aside"} {
+			mux.HandleFunc("GET "+path, httplimit.Buffered(escapeControls(s.withToken(s.asidePage))))
+			mux.HandleFunc("POST "+path, httplimit.Buffered(escapeControls(s.withToken(s.changeAside))))
+		}
 	}
 	mux.Handle("GET /assets/", http.FileServerFS(assetFiles))
 	mux.HandleFunc("GET /links", httplimit.Buffered(escapeControls(s.getLinks)))

@@ -157,6 +157,7 @@ func (e emitter) store(l *Links) {
 			e.emit("peerlink_"+name+"_bytes", float64(bytes))
 		}
 	}
+	e.emitHistogram("peerlink_store_commit_seconds", l.store.Commits)
 	if l.store.FreeBytes >= 0 {
 		e.emit("peerlink_store_free_bytes", float64(l.store.FreeBytes))
 	}

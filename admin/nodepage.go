@@ -51,18 +51,20 @@ type nodeView struct {
 	CheckErr  error
 }
 
-// nodePage serves the page about the node itself.
-func (s *Server) nodePage(w http.ResponseWriter, r *http.Request) {
-	l := s.links(r.Context())
-	v := nodeView{view: view{Links: l, Title: "This node", Node: true}, Broker: s.cfg.Broker}
-	if s.cfg.Check != nil {
-		v.Report, v.CheckedAt, v.CheckErr = s.check.get(r.Context(), s.cfg.Check)
+// nodePage returns the handler of the page about the node itself. messages says whether messages can be seen.
+func (s *Server) nodePage(messages bool) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		l := s.links(r.Context())
+		v := nodeView{view: view{Links: l, Title: "This node", Node: true, Messages: messages}, Broker: s.cfg.Broker}
+		if s.cfg.Check != nil {
+			v.Report, v.CheckedAt, v.CheckErr = s.check.get(r.Context(), s.cfg.Check)
+		}
+		s.render(w, http.StatusOK, "node.html", &v)
 	}
-	s.render(w, http.StatusOK, "node.html", &v)
 }
 
-// Summary returns how many problems and warnings the directory has, in words.
-func (v *nodeView) Summary() string {
+// CheckSummary returns how many problems and warnings the directory has, in words.
+func (v *nodeView) CheckSummary() string {
 	problems, warnings := v.Report.Count(check.Problem), v.Report.Count(check.Warning)
 	if problems+warnings == 0 {
 		return "no problems and no warnings"

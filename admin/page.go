@@ -23,8 +23,10 @@ type view struct {
 	Links
 	Title string
 	Home  bool // the overview
-	Node  bool // the page about the node itself
+	Node  bool // a page about the node itself
 	Still bool // the page does not update itself
+	// Messages says that messages that are set aside can be seen.
+	Messages bool
 }
 
 // parsePages parses the templates of the pages, which are embedded in the program.
@@ -32,15 +34,17 @@ func parsePages() *template.Template {
 	return template.Must(template.ParseFS(pageFiles, "*.html"))
 }
 
-// overview serves the page about all peers.
-func (s *Server) overview(w http.ResponseWriter, r *http.Request) {
-	l := s.links(r.Context())
-	v := overviewView{view: view{Links: l, Title: l.Type + " " + l.ID, Home: true}, node: s.history.of("")}
-	v.Rows, v.Hidden = s.rows(&l)
-	s.render(w, http.StatusOK, "overview.html", &v)
+// overview returns the handler of the page about all peers. messages says whether messages can be seen.
+func (s *Server) overview(messages bool) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		l := s.links(r.Context())
+		v := overviewView{view: view{Links: l, Title: l.Type + " " + l.ID, Home: true, Messages: messages}, node: s.history.of("")}
+		v.Rows, v.Hidden = s.rows(&l)
+		s.render(w, http.StatusOK, "overview.html", &v)
+	}
 }
 
-// peerPage returns the handler of the page about one peer. messages says whether messages can be seen there.
+// peerPage returns the handler of the page about one peer. messages says whether messages can be seen.
 func (s *Server) peerPage(messages bool) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		l := s.links(r.Context())
@@ -49,7 +53,7 @@ func (s *Server) peerPage(messages bool) http.HandlerFunc {
 			writeText(w, http.StatusNotFound, "this node has no such peer")
 			return
 		}
-		v := peerView{view: view{Links: l, Title: called(p)}, Peer: newRow(&l, p), Messages: messages}
+		v := peerView{view: view{Links: l, Title: called(p), Messages: messages}, Peer: newRow(&l, p)}
 		if s.cfg.Peer != nil {
 			v.Details, _ = s.cfg.Peer(p.ID)
 		}
@@ -69,10 +73,9 @@ func called(p *link.PeerStatus) string { return cmp.Or(p.Name, p.ID) }
 // peerView is the data of the page about one peer.
 type peerView struct {
 	view
-	Peer     *row
-	Charts   []*chart
-	Messages bool // messages that are set aside can be seen
-	Details  link.PeerDetails
+	Peer    *row
+	Charts  []*chart
+	Details link.PeerDetails
 }
 
 // Chains returns the chains of certificates with which the peer and this node verify each other.
@@ -131,6 +134,17 @@ func (v *view) Summary() string {
 func (v *view) AsideTotal() (n int64) {
 	for _, q := range v.Queues {
 		n += q.SetAside
+	}
+	return n
+}
+
+// AsideOfNone returns how many messages of queues that lead to no peer are set aside at present.
+func (v *view) AsideOfNone() (n int64) {
+	peers := peersOfQueues(&v.Links)
+	for _, q := range v.Queues {
+		if peers[q.Name] == "" {
+			n += q.SetAside
+		}
 	}
 	return n
 }

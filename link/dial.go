@@ -42,7 +42,7 @@ func (sd *sender) connect(ctx context.Context, st *peerState) (conn *peerConn, a
 		conn, err := sd.s.dial(ctx, addr, st.Peer, groups)
 		if err == nil {
 			sd.peer.stats.recordServer(addr, conn.chain[0], nil)
-			sd.peer.stats.handshakes.add(conn.took, time.Now())
+			sd.peer.stats.handshakes.Add(conn.took, time.Now())
 			sd.peer.madeContact(st.Root)
 			return conn, addr, nil
 		}

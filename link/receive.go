@@ -205,7 +205,7 @@ func (r *receiver) recordNotStored(level slog.Level, err error) {
 // recordOpened records that the connection has begun to carry messages. The caller calls
 // recordClosed when it carries no more.
 func (r *receiver) recordOpened(conn *peerConn) (recordClosed func()) {
-	r.peer.stats.handshakes.add(conn.took, time.Now())
+	r.peer.stats.handshakes.Add(conn.took, time.Now())
 	c := &openConn{Connection: Connection{Direction: Receiving, Remote: conn.RemoteAddr().String()}, leaf: conn.chain[0], wire: conn.wire}
 	recordClosedInStats := r.peer.stats.connOpened(c)
 	recordClosedInTracker := r.peer.in.opened(c)

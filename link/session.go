@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"peerlink/broker"
+	"peerlink/internal/latency"
 	"peerlink/internal/wait"
 	"peerlink/smp"
 	"peerlink/stomp"
@@ -271,10 +272,10 @@ func (se *session) confirm(n uint64) (tag uint64, ok bool) {
 	se.lastReceipt = now
 	se.sender.tracker.markWorked(now)
 	se.sender.peer.stats.confirmed.Add(uint64(len(done)))
-	se.sender.peer.stats.confirmLatencies.record(now, func(r recorder) {
+	se.sender.peer.stats.confirmations.Record(now, func(r latency.Recorder) {
 		elapsed := now.Sub(se.since)
 		for i := range done {
-			r.add(elapsed - done[i].at)
+			r.Add(elapsed - done[i].at)
 		}
 	})
 	return done[len(done)-1].tag, true

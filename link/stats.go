@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"peerlink/internal/excerpt"
+	"peerlink/internal/latency"
 	"peerlink/node/pki"
 )
 
@@ -25,8 +26,8 @@ type peerStats struct {
 	connects, failures              atomic.Uint64
 	fetches, fetchFailures          atomic.Uint64
 
-	confirmLatencies latencies // from sending a message to the arrival of its receipt
-	handshakes       latencies // of TLS
+	confirmations latency.Durations // from sending a message to the arrival of its receipt
+	handshakes    latency.Durations // of TLS
 
 	mu       sync.Mutex // guards what follows
 	conns    map[*openConn]struct{}

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"peerlink/broker"
+	"peerlink/internal/latency"
 	"peerlink/node"
 )
 
@@ -88,11 +89,11 @@ type PeerStatus struct {
 	LastContact *time.Time `json:"last_contact,omitempty"`
 	// Confirm is how long the peer takes to confirm messages: from sending a message to the
 	// arrival of its receipt.
-	Confirm          Timing    `json:"confirm"`
-	ConfirmHistogram Histogram `json:"-"`
+	Confirm          latency.Timing    `json:"confirm"`
+	ConfirmHistogram latency.Histogram `json:"-"`
 	// HandshakeHistogram is how long successful TLS handshakes with the peer take, in both
 	// directions.
-	HandshakeHistogram Histogram `json:"-"`
+	HandshakeHistogram latency.Histogram `json:"-"`
 }
 
 func (p PeerStatus) utc() PeerStatus {
@@ -286,7 +287,7 @@ func (p *peer) status(s *shared, now time.Time) PeerStatus {
 	if last := t.lastContact(); !last.IsZero() {
 		st.LastContact = &last
 	}
-	st.Confirm, st.ConfirmHistogram, st.HandshakeHistogram = t.confirmLatencies.timing(wall), t.confirmLatencies.histogram(), t.handshakes.histogram()
+	st.Confirm, st.ConfirmHistogram, st.HandshakeHistogram = t.confirmations.Timing(wall), t.confirmations.Histogram(), t.handshakes.Histogram()
 	return st
 }
 

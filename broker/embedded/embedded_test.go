@@ -79,6 +79,25 @@ func openFile(tb testing.TB, path string, opts Options) *Store {
 	return s
 }
 
+// Every transaction that stores messages is counted once, with the time that it has taken.
+func TestCommitTimes(t *testing.T) {
+	s := openTest(t, Options{})
+	declareTest(t, s, "q")
+	before, start := s.writer.commits.Histogram(), time.Now()
+	for range 3 {
+		putBodies(t, s, "q", "1", "2")
+	}
+	elapsed := time.Since(start).Seconds()
+	stats, err := s.Stats(testContext(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	after := stats.Commits
+	if n, sum := after.Count-before.Count, after.Sum-before.Sum; n != 3 || sum <= 0 || sum > elapsed {
+		t.Errorf("%d transactions of %v s in all are counted, expected 3 of at most %v s", n, sum, elapsed)
+	}
+}
+
 // reopen closes a store and opens its file again.
 func reopen(tb testing.TB, s *Store) *Store {
 	tb.Helper()

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"os"
 	"time"
+
+	"peerlink/internal/latency"
 )
 
 // Stats are the figures of a store at one moment.
@@ -17,8 +19,9 @@ type Stats struct {
 	// consumed. PeerQuota is how many there may be of each peer; 0: no limit.
 	Unconsumed map[string]int64
 	PeerQuota  int64
-	FreeBytes  int64 // on the disk; -1: unknown
-	MinFree    int64 // the free bytes from which few messages of peers are accepted; 0: no limit
+	FreeBytes  int64             // on the disk; -1: unknown
+	Commits    latency.Histogram // how long the transactions took that have stored, moved or removed messages, from BEGIN to the end of the synced COMMIT
+	MinFree    int64             // the free bytes from which few messages of peers are accepted; 0: no limit
 }
 
 // Problem is the reason why, and the time since when, a store can not be written or read, or
@@ -53,7 +56,7 @@ func queueStatsOf(cols []driver.Value) QueueStats {
 
 // Stats reads the figures of all queues from the file.
 func (s *Store) Stats(ctx context.Context) (Stats, error) {
-	stats := Stats{Problem: s.writer.problem.Load(), Unconsumed: s.quotas.all(), PeerQuota: s.quotas.limit, FreeBytes: -1, MinFree: s.disk.minFree}
+	stats := Stats{Problem: s.writer.problem.Load(), Unconsumed: s.quotas.all(), PeerQuota: s.quotas.limit, FreeBytes: -1, MinFree: s.disk.minFree, Commits: s.writer.commits.Histogram()}
 	if free, err := s.disk.freeBytes(); err == nil {
 		stats.FreeBytes = free
 	}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"peerlink/broker"
+	"peerlink/internal/latency"
 	"peerlink/internal/pulse"
 	"peerlink/internal/wait"
 )
@@ -80,6 +81,8 @@ type writer struct {
 	refusing    error // why messages of applications are refused immediately; nil: they are not
 
 	problem atomic.Pointer[Problem] // nil while writing succeeds
+
+	commits latency.Durations // of transactions with operations, from BEGIN to the end of COMMIT
 
 	pulse pulse.Pulse // of the goroutine
 
@@ -331,6 +334,26 @@ func (w *writer) attempt(ops []op) (t *tx, err error) {
 		}
 	}()
 	w.pulse.Beat()
+	began := time.Now()
+	if t, err = w.apply(ops); err != nil {
+		return nil, err
+	}
+	if _, err := w.db.commit.exec(); err != nil {
+		return nil, err
+	}
+	now := time.Now()
+	w.commits.Add(now.Sub(began), now)
+	if needOf(ops).kind != maintenance {
+		w.copyWALIfShort()
+	}
+	if err := w.db.boundWAL(w.disk.walLimit()); err != nil {
+		w.log.Warn("the write-ahead log of the message store can not be truncated, and may grow", "err", err)
+	}
+	return t, nil
+}
+
+// apply begins a transaction and applies operations in it.
+func (w *writer) apply(ops []op) (*tx, error) {
 	if err := w.db.start(); err != nil {
 		return nil, err
 	}
@@ -345,7 +368,7 @@ func (w *writer) attempt(ops []op) (t *tx, err error) {
 			return nil, err
 		}
 	}
-	t = newTx(w.db)
+	t := newTx(w.db)
 	for _, o := range ops {
 		if err := o.apply(t); err != nil {
 			return nil, err
@@ -357,17 +380,5 @@ func (w *writer) attempt(ops []op) (t *tx, err error) {
 	if err := w.db.writeToken(); err != nil {
 		return nil, err
 	}
-	if err := w.db.checkNotGone(); err != nil {
-		return nil, err
-	}
-	if _, err := w.db.commit.exec(); err != nil {
-		return nil, err
-	}
-	if needOf(ops).kind != maintenance {
-		w.copyWALIfShort()
-	}
-	if err := w.db.boundWAL(w.disk.walLimit()); err != nil {
-		w.log.Warn("the write-ahead log of the message store can not be truncated, and may grow", "err", err)
-	}
-	return t, nil
+	return t, w.db.checkNotGone()
 }

@@ -54,8 +54,10 @@ func TestDashboardInBrowser(t *testing.T) {
 		t.Fatal(err)
 	}
 	serveErrors(t, hostile, hostileText)
-	if err := makeAside(authority.state, "peer."+hostile.Identity().ID+".0", 4, hostileText, hostileText); err != nil {
-		t.Fatal(err)
+	for queue, n := range map[string]int{"peer." + hostile.Identity().ID + ".0": 4, "peer.00000000000000000000000000000009.0": 2} {
+		if err := makeAside(authority.state, queue, n, hostileText, hostileText); err != nil {
+			t.Fatal(err)
+		}
 	}
 	address := freeAddress(t)
 	authority.broker, good.broker = []string{"--admin", address}, []string{"--admin", "none"}
@@ -73,6 +75,7 @@ func TestDashboardInBrowser(t *testing.T) {
 	b.testMessages(authority, hostile, origin)
 	b.testPages(origin, map[string]string{
 		"overview": "", "node": "node", "peer": "peers/" + hostile.Identity().ID, "linked": "peers/" + good.Identity().ID, "aside": "peers/" + hostile.Identity().ID + "/aside",
+		"aside of no peer": "node/aside",
 	})
 	b.testCharts(origin)
 	b.checkRequests(origin)
@@ -150,7 +153,7 @@ func (b *chromium) testPages(origin string, pages map[string]string) {
 	for name, path := range pages {
 		b.show(1200, "light")
 		b.goTo(origin + path)
-		if name == "aside" {
+		if strings.HasSuffix(path, "aside") {
 			b.wait("the messages", "document.querySelector('.message')")
 		}
 		for _, width := range []int{1200, 390} {

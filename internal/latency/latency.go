@@ -1,4 +1,5 @@
-package link
+// Package latency counts how long something takes, for summaries and histograms.
+package latency
 
 import (
 	"math/bits"
@@ -25,40 +26,40 @@ type Histogram struct {
 // so that the bounds of the histogram are 1 ms, 2 ms, 4 ms and so on. A percentile differs from
 // the true one by a fifth at most.
 const (
-	unitsPerMs     = 1024
-	subBucketBits  = 2
-	latencyOctaves = 27 // the last one ends at 2^17 ms, about two minutes, and counts what is longer, too
-	firstBound     = 10 // power of two: 1 ms
-	lastBound      = 26 // power of two: 65.536 s
+	unitsPerMs    = 1024
+	subBucketBits = 2
+	octaveCount   = 27 // the last one ends at 2^17 ms, about two minutes, and counts what is longer, too
+	firstBound    = 10 // power of two: 1 ms
+	lastBound     = 26 // power of two: 65.536 s
 
-	latencySlots = 5 // of slotTime each: the period of a Timing
-	slotTime     = time.Minute
+	slotCount = 5 // of slotTime each: the period of a Timing
+	slotTime  = time.Minute
 )
 
-// latencies counts durations. It takes about 3 KiB of memory from the first duration on. The
+// Durations counts how long something takes. It takes about 3 KiB of memory from the first duration on. The
 // methods are safe for concurrent use. The zero value is empty.
-type latencies struct {
+type Durations struct {
 	mu   sync.Mutex
-	data *latencyData // nil until there is a duration
+	data *data // nil until there is a duration
 }
 
-type latencyData struct {
-	octaves [latencyOctaves]uint64 // since the start, by power of two
+type data struct {
+	octaves [octaveCount]uint64 // since the start, by power of two
 	count   uint64
 	sum     time.Duration
-	slots   [latencySlots]latencySlot
+	slots   [slotCount]slot
 }
 
-// latencySlot counts the durations that ended within one slotTime.
-type latencySlot struct {
+// slot counts the durations that ended within one slotTime.
+type slot struct {
 	number  int64 // of slotTimes since 1970
-	buckets [latencyOctaves << subBucketBits]uint32
+	buckets [octaveCount << subBucketBits]uint32
 }
 
-// latencyBucket returns the bucket of a duration.
-func latencyBucket(d time.Duration) int {
+// bucketOf returns the bucket of a duration.
+func bucketOf(d time.Duration) int {
 	units := uint64(min(max(d, 0), time.Hour)) * unitsPerMs / uint64(time.Millisecond)
-	units = min(max(units, 1<<subBucketBits), 1<<latencyOctaves-1)
+	units = min(max(units, 1<<subBucketBits), 1<<octaveCount-1)
 	octave := bits.Len64(units) - 1
 	return octave<<subBucketBits | int(units>>(octave-subBucketBits))&(1<<subBucketBits-1)
 }
@@ -70,58 +71,58 @@ func bucketStart(bucket int) float64 {
 	return units / unitsPerMs / 1000
 }
 
-// recorder records durations that have ended at the same time.
-type recorder struct {
-	data *latencyData
-	slot *latencySlot
+// Recorder records durations that have ended at the same time.
+type Recorder struct {
+	data *data
+	slot *slot
 }
 
-// record calls f with a recorder of durations that end at the time now. f must be quick.
-func (l *latencies) record(now time.Time, f func(recorder)) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.data == nil {
-		l.data = new(latencyData)
+// Record calls f with a Recorder of durations that end at the time now. f must be quick.
+func (d *Durations) Record(now time.Time, f func(Recorder)) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.data == nil {
+		d.data = new(data)
 	}
 	number := slotNumber(now)
-	slot := &l.data.slots[number%latencySlots]
-	if slot.number != number {
-		*slot = latencySlot{number: number}
+	current := &d.data.slots[number%slotCount]
+	if current.number != number {
+		*current = slot{number: number}
 	}
-	f(recorder{l.data, slot})
+	f(Recorder{d.data, current})
 }
 
 func slotNumber(now time.Time) int64 { return max(now.Unix(), 0) / int64(slotTime/time.Second) }
 
-// add counts one duration.
-func (r recorder) add(d time.Duration) {
-	bucket := latencyBucket(d)
+// Add counts one duration.
+func (r Recorder) Add(d time.Duration) {
+	bucket := bucketOf(d)
 	r.slot.buckets[bucket]++
 	r.data.octaves[bucket>>subBucketBits]++
 	r.data.count++
 	r.data.sum += max(d, 0)
 }
 
-// add counts one duration that ends at the time now.
-func (l *latencies) add(d time.Duration, now time.Time) {
-	l.record(now, func(r recorder) { r.add(d) })
+// Add counts one duration that ends at the time now.
+func (d *Durations) Add(duration time.Duration, now time.Time) {
+	d.Record(now, func(r Recorder) { r.Add(duration) })
 }
 
-// timing returns the summary of the last latencySlots of slotTime.
-func (l *latencies) timing(now time.Time) Timing {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.data == nil {
+// Timing returns the summary of the last slotCount of slotTime.
+func (d *Durations) Timing(now time.Time) Timing {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.data == nil {
 		return Timing{}
 	}
-	var sum [latencyOctaves << subBucketBits]uint64
+	var sum [octaveCount << subBucketBits]uint64
 	var t Timing
-	for i := range l.data.slots {
-		slot := &l.data.slots[i]
-		if age := slotNumber(now) - slot.number; age < 0 || age >= latencySlots {
+	for i := range d.data.slots {
+		s := &d.data.slots[i]
+		if age := slotNumber(now) - s.number; age < 0 || age >= slotCount {
 			continue
 		}
-		for bucket, n := range slot.buckets {
+		for bucket, n := range s.buckets {
 			sum[bucket] += uint64(n)
 			t.Count += uint64(n)
 		}
@@ -144,23 +145,23 @@ func percentile(buckets []uint64, count uint64, p float64) float64 {
 	return 0
 }
 
-// histogram returns the counts since the start.
-func (l *latencies) histogram() Histogram {
-	l.mu.Lock()
-	defer l.mu.Unlock()
+// Histogram returns the counts since the start.
+func (d *Durations) Histogram() Histogram {
+	d.mu.Lock()
+	defer d.mu.Unlock()
 	var h Histogram
 	below := uint64(0)
-	for octave := range latencyOctaves {
+	for octave := range octaveCount {
 		if octave >= firstBound && octave <= lastBound {
 			h.Bounds = append(h.Bounds, bucketStart(octave<<subBucketBits))
 			h.Cumulative = append(h.Cumulative, below)
 		}
-		if l.data != nil {
-			below += l.data.octaves[octave]
+		if d.data != nil {
+			below += d.data.octaves[octave]
 		}
 	}
-	if l.data != nil {
-		h.Count, h.Sum = l.data.count, l.data.sum.Seconds()
+	if d.data != nil {
+		h.Count, h.Sum = d.data.count, d.data.sum.Seconds()
 	}
 	return h
 }
