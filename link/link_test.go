@@ -17,6 +17,7 @@ import (
 
 	"peerlink/broker"
 	"peerlink/broker/rabbitmq/rabbittest"
+	"peerlink/internal/dnstest"
 	"peerlink/link/linktest"
 	"peerlink/node/nodetest"
 	"peerlink/node/nodetype"
@@ -37,7 +38,8 @@ func TestMain(m *testing.M) {
 	if err := flag.Set("test.parallel", "4"); err != nil { // -parallel on the command line counts more
 		panic(err)
 	}
-	if err := startNames(); err != nil {
+	var err error
+	if names, err = dnstest.Start(); err != nil {
 		panic(err)
 	}
 	os.Exit(rabbittest.Run(m))

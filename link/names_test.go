@@ -1,100 +1,17 @@
 package link_test
 
 import (
-	"context"
 	"net"
-	"net/netip"
-	"strings"
-	"sync"
 	"testing"
 	"time"
 
-	"golang.org/x/net/dns/dnsmessage"
-
+	"peerlink/internal/dnstest"
 	"peerlink/link/linktest"
 	"peerlink/node/nodetest"
 )
 
-// nameserver answers the address queries of this test binary, with the names that tests
-// have registered and no others.
-type nameserver struct {
-	conn  net.PacketConn
-	mu    sync.Mutex
-	names map[string][]netip.Addr
-}
-
 // names is the name server of all tests, once TestMain has started it.
-var names *nameserver
-
-// startNames replaces the system's resolver by a name server.
-func startNames() error {
-	conn, err := net.ListenPacket("udp", "127.0.0.1:0")
-	if err != nil {
-		return err
-	}
-	names = &nameserver{conn: conn, names: make(map[string][]netip.Addr)}
-	go names.serve()
-	net.DefaultResolver = &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return new(net.Dialer).DialContext(ctx, "udp", conn.LocalAddr().String())
-	}}
-	return nil
-}
-
-// give registers a name of the test's own for addresses, and returns it.
-func (s *nameserver) give(t *testing.T, addrs ...string) string {
-	name := strings.ToLower(strings.NewReplacer("/", "-", "_", "-", ",", "").Replace(t.Name())) + ".test"
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, a := range addrs {
-		s.names[name+"."] = append(s.names[name+"."], netip.MustParseAddr(a))
-	}
-	return name
-}
-
-func (s *nameserver) serve() {
-	buf := make([]byte, 1500)
-	for {
-		n, from, err := s.conn.ReadFrom(buf)
-		if err != nil {
-			return
-		}
-		if answer, err := s.answer(buf[:n]); err == nil {
-			_, _ = s.conn.WriteTo(answer, from)
-		}
-	}
-}
-
-func (s *nameserver) answer(query []byte) ([]byte, error) {
-	var p dnsmessage.Parser
-	head, err := p.Start(query)
-	if err != nil {
-		return nil, err
-	}
-	q, err := p.Question()
-	if err != nil {
-		return nil, err
-	}
-	s.mu.Lock()
-	addrs, known := s.names[q.Name.String()]
-	s.mu.Unlock()
-	m := dnsmessage.Message{
-		Header:    dnsmessage.Header{ID: head.ID, Response: true, RecursionAvailable: true},
-		Questions: []dnsmessage.Question{q},
-	}
-	if !known {
-		m.RCode = dnsmessage.RCodeNameError
-	}
-	for _, a := range addrs {
-		h := dnsmessage.ResourceHeader{Name: q.Name, Class: q.Class}
-		switch {
-		case q.Type == dnsmessage.TypeA && a.Is4():
-			m.Answers = append(m.Answers, dnsmessage.Resource{Header: h, Body: &dnsmessage.AResource{A: a.As4()}})
-		case q.Type == dnsmessage.TypeAAAA && a.Is6():
-			m.Answers = append(m.Answers, dnsmessage.Resource{Header: h, Body: &dnsmessage.AAAAResource{AAAA: a.As16()}})
-		}
-	}
-	return m.Pack()
-}
+var names *dnstest.Server
 
 // mute opens an address that accepts connections and never sends anything, as if the
 // path to it dropped everything larger than a few bytes.
@@ -161,7 +78,7 @@ func TestNameWithSeveralAddresses(t *testing.T) {
 					tt.are(t, net.JoinHostPort(addr, port))
 				}
 			}
-			name := names.give(t, append(tt.others, tt.server)...)
+			name := names.Register(t, append(tt.others, tt.server)...)
 			authority.WriteStompTOML(net.JoinHostPort(name, port))
 			nodetest.Peer(t, authority.Node, other.Node)
 			authority.Start()

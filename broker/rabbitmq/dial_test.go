@@ -22,9 +22,15 @@ type proxy struct {
 
 func newProxy(t *testing.T, to string) *proxy {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	return newProxyAt(t, "127.0.0.1:0", to)
+}
+
+// newProxyAt skips the test if the system does not have the address.
+func newProxyAt(t *testing.T, addr, to string) *proxy {
+	t.Helper()
+	l, err := net.Listen("tcp", addr)
 	if err != nil {
-		t.Fatal(err)
+		t.Skipf("skipped, a server at %s: %v", addr, err)
 	}
 	d := &proxy{Listener: l}
 	t.Cleanup(func() { l.Close() })
@@ -100,6 +106,45 @@ func TestNextAddress(t *testing.T) {
 	}
 }
 
+// A host name with several addresses is like several URLs: an address that refuses
+// connections, and one that accepts them and never answers, cause no long delay. If each
+// address fails, the error has the fault of each.
+func TestNameWithSeveralAddresses(t *testing.T) {
+	s := rabbittest.Get(t)
+	_, port, err := net.SplitHostPort(hostOf(s))
+	if err != nil {
+		t.Fatal(err)
+	}
+	silent := newProxyAt(t, net.JoinHostPort("127.0.0.2", port), hostOf(s))
+	silent.open.Lock()
+	defer silent.open.Unlock()
+	url := "amqp://guest:guest@" + net.JoinHostPort(names.Register(t, "127.0.0.3", "127.0.0.2", "127.0.0.1"), port)
+	for range 4 { // the order of the addresses is random
+		log := new(logBuffer)
+		b := openTest(t, url, Options{Logger: log.logger()})
+		start := time.Now()
+		if err := b.Bind(testContext(t), testPeer()); err != nil {
+			t.Fatal(err)
+		}
+		if took := time.Since(start); took > 9*time.Second {
+			t.Errorf("the address that works was found after %v, want at most 9s", took)
+		}
+		if want := "address=" + hostOf(s); !strings.Contains(log.String(), want) {
+			t.Errorf("the log lacks %s:\n%s", want, log)
+		}
+	}
+	t.Run("none works", func(t *testing.T) {
+		url := "amqp://" + net.JoinHostPort(names.Register(t, "127.0.0.3", "127.0.0.2"), port)
+		b := openTest(t, url, Options{ConnectTimeout: 1500 * time.Millisecond})
+		_, err := b.Consume(testContext(t), "q")
+		for _, want := range []string{"127.0.0.3:" + port, "connection refused", "127.0.0.2:" + port, "no answer within 1.5s"} {
+			if err == nil || !strings.Contains(err.Error(), want) {
+				t.Errorf("got %v, want %q", err, want)
+			}
+		}
+	})
+}
+
 // Connections are spread over the addresses.
 func TestSpread(t *testing.T) {
 	s := rabbittest.Get(t)
@@ -119,12 +164,31 @@ func TestSpread(t *testing.T) {
 }
 
 // Both idle and busy connections leave an address that hangs, and messages are moved over
-// another one.
+// another one: that of another URL, or another one of the same host name.
 func TestFrozenAddressLeft(t *testing.T) {
 	s := rabbittest.Get(t)
 	const quick = "?heartbeat=2" // three seconds of silence
-	one, other := newProxy(t, hostOf(s)), newProxy(t, hostOf(s))
-	b := openTest(t, one.url(quick)+","+other.url(quick), Options{})
+	t.Run("URLs", func(t *testing.T) {
+		t.Parallel()
+		one, other := newProxy(t, hostOf(s)), newProxy(t, hostOf(s))
+		testFrozenAddressLeft(t, s, one.url(quick)+","+other.url(quick), one, other)
+	})
+	t.Run("name", func(t *testing.T) {
+		t.Parallel()
+		one := newProxy(t, hostOf(s))
+		_, port, err := net.SplitHostPort(one.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		other := newProxyAt(t, net.JoinHostPort("127.0.0.2", port), hostOf(s))
+		name := names.Register(t, "127.0.0.1", "127.0.0.2")
+		testFrozenAddressLeft(t, s, "amqp://guest:guest@"+net.JoinHostPort(name, port)+quick, one, other)
+	})
+}
+
+// testFrozenAddressLeft tests with a URL that leads to the addresses of two proxies.
+func testFrozenAddressLeft(t *testing.T, s *rabbittest.Server, url string, one, other *proxy) {
+	b := openTest(t, url, Options{})
 	o := newTestClient(t, s)
 	inbox := "accounts_in" + suffix()
 	o.inbox(inbox)

@@ -18,9 +18,19 @@ import (
 	"peerlink/broker"
 	"peerlink/broker/brokertest"
 	"peerlink/broker/rabbitmq/rabbittest"
+	"peerlink/internal/dnstest"
 )
 
-func TestMain(m *testing.M) { os.Exit(rabbittest.Run(m)) }
+// names is the name server of all tests, once TestMain has started it.
+var names *dnstest.Server
+
+func TestMain(m *testing.M) {
+	var err error
+	if names, err = dnstest.Start(); err != nil {
+		panic(err)
+	}
+	os.Exit(rabbittest.Run(m))
+}
 
 // testLimit bounds the wait for an expected event.
 const testLimit = 40 * time.Second
