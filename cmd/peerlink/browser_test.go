@@ -77,6 +77,7 @@ func TestDashboardInBrowser(t *testing.T) {
 		"overview": "", "node": "node", "peer": "peers/" + hostile.Identity().ID, "linked": "peers/" + good.Identity().ID, "aside": "peers/" + hostile.Identity().ID + "/aside",
 		"aside of no peer": "node/aside",
 	})
+	b.testMessagesOfNoPeer(authority, origin)
 	b.testCharts(origin)
 	b.checkRequests(origin)
 }
@@ -145,6 +146,30 @@ func (b *chromium) testMessages(s, peer *server, origin string) {
 	b.wait("one was dropped", "document.activeElement.textContent === 'Messages dropped: 1.' && document.querySelectorAll('.message').length === 2")
 	if log := s.log(); !strings.Contains(log, "messages set aside were dropped, on the dashboard") {
 		t.Errorf("the log does not say who has dropped messages:\n%s", log)
+	}
+}
+
+// testMessagesOfNoPeer follows the link of the overview to the messages that belong to no peer, and drops one of the two
+// with the keyboard.
+func (b *chromium) testMessagesOfNoPeer(s *server, origin string) {
+	b.show(390, "dark")
+	b.goTo(origin)
+	b.wait("the link", `document.querySelector('a[href="/node/aside"]')`)
+	b.eval(`document.querySelector('a[href="/node/aside"]').focus()`, nil)
+	b.press("Enter")
+	b.wait("the messages", "document.querySelectorAll('.message').length === 2 && document.body.textContent.includes('peer.00000000000000000000000000000009.0')")
+	for _, step := range [][2]string{{".message input", "Space"}, {"button[value=drop]", "Enter"}} {
+		b.eval("document.querySelector('"+step[0]+"').focus()", nil)
+		b.press(step[1])
+	}
+	b.wait("the question", "document.querySelector('button[value=drop-now]') && document.querySelectorAll('.message').length === 1")
+	b.eval("document.querySelector('button[value=drop-now]').focus()", nil)
+	b.press("Enter")
+	b.wait("one was dropped", "document.activeElement.textContent === 'Messages dropped: 1.' && document.querySelectorAll('.message').length === 1")
+	b.goTo(origin)
+	b.wait("the overview counts the other one", "document.body.textContent.includes('belong to no peer: 1.')")
+	if log := s.log(); !strings.Contains(log, `peer="" messages=1`) {
+		b.t.Errorf("the log does not say that a message of no peer was dropped:\n%s", log)
 	}
 }
 
