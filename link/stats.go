@@ -29,7 +29,8 @@ type peerStats struct {
 	confirmations latency.Durations // from sending a message to the arrival of its receipt
 	handshakes    latency.Durations // of TLS
 
-	mu       sync.Mutex // guards what follows
+	// mu guards what follows. It may be locked while the peer's mu is, and not the other way.
+	mu       sync.Mutex
 	conns    map[*openConn]struct{}
 	lastLeaf *x509.Certificate // the server certificate that the peer sent last
 	errors   [3]recordedError  // the last ones, by origin
@@ -114,6 +115,13 @@ func (s *peerStats) connOpened(conn *openConn) (closed func()) {
 		s.recordEvent(false, conn.described()+" has ended")
 		s.contact = later(s.contact, conn.wire.lastReceived())
 	}
+}
+
+// recordedErrors returns the last errors, by origin.
+func (s *peerStats) recordedErrors() [3]recordedError {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.errors
 }
 
 // madeContact records that the peer has completed a TLS handshake now.

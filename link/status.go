@@ -271,6 +271,12 @@ func (p *peer) status(s *shared, now time.Time) PeerStatus {
 	if p.gone.Load() {
 		st.State = "gone"
 	}
+	wall := time.Now() // events are recorded by this clock, not by that for certificates
+	st.Out, st.In = p.linkStates(s, wall)
+	st.Held = p.heldMessages(wall)
+	if e := p.lastError(st.Out, st.In, wall); !e.at.IsZero() {
+		st.LastError, st.LastErrorAt = e.text, &e.at
+	}
 	t := &p.stats
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -278,12 +284,6 @@ func (p *peer) status(s *shared, now time.Time) PeerStatus {
 		st.Connections = append(st.Connections, c.Connection)
 	}
 	slices.SortFunc(st.Connections, func(a, b Connection) int { return a.Since.Compare(b.Since) })
-	wall := time.Now() // events are recorded by this clock, not by that for certificates
-	st.Out, st.In = p.linkStates(s, wall)
-	st.Held = p.heldMessages(wall)
-	if e := p.lastError(st.Out, st.In, wall); !e.at.IsZero() {
-		st.LastError, st.LastErrorAt = e.text, &e.at
-	}
 	if last := t.lastContact(); !last.IsZero() {
 		st.LastContact = &last
 	}

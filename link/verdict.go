@@ -177,9 +177,9 @@ func explainLoss(err error, peer string, now time.Time) LinkState {
 		Remedy: "peerlink ping " + peer}
 }
 
-// lastError returns the last error that still matters. The caller holds stats.mu.
+// lastError returns the last error that still matters.
 func (p *peer) lastError(out, in LinkState, now time.Time) (last recordedError) {
-	for from, e := range p.stats.errors {
+	for from, e := range p.stats.recordedErrors() {
 		if e.at.After(last.at) && !p.isOver(origin(from), e.at, out, in, now) {
 			last = e
 		}
