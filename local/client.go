@@ -235,8 +235,8 @@ func (c *Client) request(f *stomp.Frame, done func(error)) error {
 }
 
 // await is like request, but waits for the outcome and returns it, or the cause of the end of
-// ctx.
-func (c *Client) await(ctx context.Context, f *stomp.Frame) error {
+// ctx. It returns nil when done is closed; done may be nil.
+func (c *Client) await(ctx context.Context, done <-chan struct{}, f *stomp.Frame) error {
 	outcome := make(chan error, 1)
 	if err := c.request(f, func(err error) { outcome <- err }); err != nil {
 		return err
@@ -244,6 +244,8 @@ func (c *Client) await(ctx context.Context, f *stomp.Frame) error {
 	select {
 	case err := <-outcome:
 		return err
+	case <-done:
+		return nil
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
@@ -300,7 +302,7 @@ func (c *Client) Disconnect(ctx context.Context) error {
 	err := c.awaitReceipts(ctx)
 	if err == nil {
 		c.writeAcks()
-		err = c.await(ctx, stomp.NewFrame("DISCONNECT"))
+		err = c.await(ctx, nil, stomp.NewFrame("DISCONNECT"))
 	}
 	return errors.Join(err, c.Close())
 }
@@ -413,6 +415,7 @@ func (c *Client) deliver(f *stomp.Frame) error {
 	if sub == nil {
 		return &stomp.ProtocolError{Reason: "MESSAGE for a subscription that does not exist"}
 	}
+	sub.begin()
 	select {
 	case sub.messages <- messageFrom(f):
 		return nil

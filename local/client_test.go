@@ -412,6 +412,48 @@ func TestDisconnectWhileMessagesCome(t *testing.T) {
 	}
 }
 
+// Subscribe returns although more messages than the subscription takes come before its receipt.
+func TestMessagesBeforeReceipt(t *testing.T) {
+	const prefetch = 3
+	here, there := net.Pipe()
+	go func() {
+		door := stomp.NewConn(there, frameLimits())
+		defer door.Close()
+		for {
+			f, err := door.ReadFrame()
+			if err != nil {
+				return
+			}
+			receipt, _ := f.Get("receipt")
+			switch f.Command {
+			case "CONNECT":
+				_ = door.WriteFrame(stomp.NewFrame("CONNECTED", "version", stomp.Version))
+			case "SUBSCRIBE":
+				for n := range 2 * prefetch {
+					_ = door.WriteFrame(stomp.NewFrame("MESSAGE", "subscription", "0", "message-id", strconv.Itoa(n), "destination", "/queue/accounts_in"))
+				}
+				_ = door.WriteFrame(stomp.NewFrame("RECEIPT", "receipt-id", receipt))
+			}
+		}
+	}()
+	c, err := newClient(t.Context(), here, "secret")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	sub, err := c.Subscribe(ctx, "/queue/accounts_in", prefetch, AckAuto)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 2 * prefetch {
+		if _, err := sub.Next(ctx); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 // All blocked calls return when the connection or their context ends, with the reason.
 func TestClientEnds(t *testing.T) {
 	h := newHouse(t, nil)

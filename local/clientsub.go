@@ -4,6 +4,7 @@ import (
 	"context"
 	"strconv"
 	"strings"
+	"sync"
 
 	"peerlink/stomp"
 )
@@ -27,6 +28,8 @@ type Message struct {
 type ClientSubscription struct {
 	client   *Client
 	messages chan Message
+	begun    chan struct{} // closed when the first message arrives
+	begin    func()        // closes begun, once
 }
 
 // Subscribe subscribes to "/queue/<inbox>", or to "/exchange/<inbox>/#" for copies,
@@ -36,12 +39,17 @@ func (c *Client) Subscribe(ctx context.Context, destination string, prefetch int
 	if prefetch == 0 {
 		prefetch = defaultPrefetch
 	}
-	sub := &ClientSubscription{client: c, messages: make(chan Message, min(max(prefetch, 0), maxPrefetch))}
+	begun := make(chan struct{})
+	sub := &ClientSubscription{
+		client: c, messages: make(chan Message, min(max(prefetch, 0), maxPrefetch)),
+		begun: begun, begin: sync.OnceFunc(func() { close(begun) }),
+	}
 	c.mu.Lock()
 	id := strconv.Itoa(len(c.subscriptions))
 	c.subscriptions[id] = sub
 	c.mu.Unlock()
-	err := c.await(ctx, stomp.NewFrame("SUBSCRIBE",
+	// Messages may come before the receipt, which could not be read if they were not taken out.
+	err := c.await(ctx, sub.begun, stomp.NewFrame("SUBSCRIBE",
 		"id", id,
 		"destination", destination,
 		"ack", string(ack),
