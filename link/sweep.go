@@ -18,6 +18,7 @@ type sweep struct {
 	peersPerPoll int
 	ids          []string        // of the peers in the node's directory, sorted
 	listed       bool            // ids is up to date, unless a change is reported
+	all          bool            // all peers are looked at in the next poll
 	next         int             // index in ids of the peer that is looked at next
 	watcher      *node.Watcher   // nil: all peers are looked at in each poll, or changes are not reported
 	watched      map[string]bool // IDs of the peers of which changes are reported
@@ -49,16 +50,19 @@ func (s *sweep) close() {
 func (r *reconciler) peersToReconcile() ([]string, error) {
 	s := &r.sweep
 	changes := s.changes()
+	s.all = s.all || changes.All
 	for id := range changes.Peers {
 		delete(s.watched, id) // its folders may be others now
 	}
-	if s.watcher == nil || changes.All || len(changes.Peers) > 0 || !s.listed || s.next >= len(s.ids) {
+	if s.watcher == nil || s.all || len(changes.Peers) > 0 || !s.listed || s.next >= len(s.ids) {
 		if err := r.listPeers(); err != nil {
+			s.all = true // these changes are not reported again
 			return nil, err
 		}
 	}
 	r.watchPeers()
-	if changes.All || len(s.ids) <= s.peersPerPoll {
+	if s.all || len(s.ids) <= s.peersPerPoll {
+		s.all = false
 		return s.ids, nil
 	}
 	if s.next >= len(s.ids) {

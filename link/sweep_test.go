@@ -151,6 +151,30 @@ func TestSweepReported(t *testing.T) {
 	}
 }
 
+// A change that is reported while the peers can not be listed is applied when they can be again.
+func TestSweepAfterError(t *testing.T) {
+	t.Parallel()
+	if runtime.GOOS != "linux" {
+		t.Skip("skipped: changes are reported on Linux only")
+	}
+	st := newSweepTest(t)
+	peers, away := filepath.Join(st.dir, "peers"), filepath.Join(st.dir, "peers.away")
+	id := st.others()[0]
+	st.write(id, "nodeinfo/stomp.toml", stompTOML("localhost:100"), true)
+	st.rename(peers, away)
+	if err := os.WriteFile(peers, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := st.r.reconcile(st.Context(), st.Context()); err == nil {
+		t.Fatal("a file in the place of the folder of peers is no error")
+	}
+	if err := os.Remove(peers); err != nil {
+		t.Fatal(err)
+	}
+	st.rename(away, peers)
+	st.awaitReported("a change before an error", func() bool { return st.server(id) == "localhost:100" })
+}
+
 func (st *sweepTest) rename(from, to string) {
 	st.Helper()
 	if err := os.RemoveAll(to); err != nil {

@@ -32,8 +32,9 @@ const (
 	// unansweredMemory is how long after a connection on which messages were not confirmed the next
 	// one continues the fault: longer than the pauses between attempts.
 	unansweredMemory = 3 * time.Minute
-	// answerTime is how long a connection may carry messages before the fault is regarded as continued.
-	answerTime = time.Second
+	// answerTime is how long messages may be unconfirmed on the next connection before it continues the
+	// fault, and newConnTime how long that connection continues it without having sent any.
+	answerTime, newConnTime = time.Second, 3 * time.Second
 )
 
 // unansweredSince returns since when messages have not been confirmed on earlier connections, or the
@@ -323,7 +324,7 @@ func (t *tracker) current(now time.Time, unconfirmedAfter time.Duration) LinkSta
 		}
 		since := c.unconfirmedSince()
 		// A peer that ends each connection before it has confirmed anything is not linked in between.
-		if earlier := t.unansweredSince(now); !earlier.IsZero() && (now.Sub(c.Since) < 3*answerTime || !since.IsZero() && now.Sub(since) > answerTime) {
+		if earlier := t.unansweredSince(now); !earlier.IsZero() && (now.Sub(c.Since) < newConnTime || !since.IsZero() && now.Sub(since) > answerTime) {
 			since = earlier
 		}
 		if !since.IsZero() && now.Sub(since) > unconfirmedAfter {

@@ -10,7 +10,6 @@ import (
 	"path/filepath"
 
 	"peerlink/broker"
-	"peerlink/internal/durable"
 )
 
 // Inspection is what [Inspect] finds in the file of a store.
@@ -63,17 +62,7 @@ func inspect(path, owner string) (*Inspection, error) {
 // openChecked checks the files of a store, and opens a connection that changes nothing. It returns the
 // schema version, which is at most schemaVersion.
 func openChecked(path, owner string) (c *conn, version int64, err error) {
-	info, err := os.Stat(path)
-	switch {
-	case err != nil:
-		return nil, 0, err
-	case info.Size() == 0 || !info.Mode().IsRegular():
-		return nil, 0, fmt.Errorf("%w: it is empty, or no regular file", errNotStore)
-	}
-	if path, err = durable.Target(path); err != nil {
-		return nil, 0, err
-	}
-	if err := checkAccess(path); err != nil {
+	if path, err = existingFile(path); err != nil {
 		return nil, 0, err
 	}
 	if c, err = openForReading(path); err != nil {
@@ -82,7 +71,10 @@ func openChecked(path, owner string) (c *conn, version int64, err error) {
 	if version, err = fileVersion(c); err == nil && version >= ownerVersion {
 		err = checkOwner(c, owner, false)
 	}
-	if err = cmp.Or(err, checkPair(path)); err != nil {
+	if err == nil {
+		err = checkPair(path)
+	}
+	if err != nil {
 		c.close()
 		return nil, 0, err
 	}

@@ -77,7 +77,7 @@ ALTER TABLE store ADD COLUMN counting INTEGER NOT NULL DEFAULT 0;
 // schemas are the schemas of all versions, beginning with version 1.
 var schemas = []string{schemaV1, schemaV2, schemaV3, schemaV4}
 
-// A store of each version is opened by the present program, upgraded if it is older, without losing messages, and then has
+// A store of each version passes Check, is opened by the present program, upgraded if it is older, without losing messages, and then has
 // the same schema as a new one.
 func TestUpgrade(t *testing.T) {
 	if len(schemas) != schemaVersion {
@@ -95,6 +95,9 @@ func TestUpgrade(t *testing.T) {
 				INSERT INTO queues VALUES (1, 'accounts_in', 3, 2), (2, 'peer.x.0', 2, 1);
 				INSERT INTO bindings VALUES ('x', 'to_creditors', '#', 0, 2);
 				`+insert+`(1, 1, 0, 'A', 'text/plain', 'k', 'n=1', CAST('one' AS BLOB)), (1, 2, 0, 'A', 'text/plain', 'k', '', CAST('two' AS BLOB)), (2, 1, 0, 'B', '', '', '', CAST('three' AS BLOB))`)
+			if err := Check(path, "me"); err != nil {
+				t.Errorf("Check: %v, expected that a service can open it", err)
+			}
 			checkUpgraded(t, path)
 			if upgraded := columnsOf(t, path); upgraded != created {
 				t.Errorf("the old store has become\n%sand a new one is\n%s", upgraded, created)

@@ -74,6 +74,24 @@ func (d *proxy) url(query string) string { return "amqp://guest:guest@" + d.Addr
 // hostOf returns host and port of the server.
 func hostOf(s *rabbittest.Server) string { return strings.TrimPrefix(s.URLFor("x:x"), "amqp://x:x@") }
 
+// testFound tests that the server, the only address in url that works, is found soon, and that the log
+// has this address.
+func testFound(t *testing.T, s *rabbittest.Server, url string) {
+	t.Helper()
+	log := new(logBuffer)
+	b := openTest(t, url, Options{Logger: log.logger()})
+	start := time.Now()
+	if err := b.Bind(testContext(t), testPeer()); err != nil {
+		t.Fatal(err)
+	}
+	if took := time.Since(start); took > 9*time.Second {
+		t.Errorf("the address that works was found after %v, want at most 9s", took)
+	}
+	if want := "address=" + hostOf(s); !strings.Contains(log.String(), want) {
+		t.Errorf("the log lacks %s:\n%s", want, log)
+	}
+}
+
 // With several URLs, an address that works is found soon, whatever the fault of the
 // others: an unknown host name, a closed port, or no answer, before or after the start
 // of a TLS handshake. The log has the address that is used.
@@ -84,18 +102,7 @@ func TestNextAddress(t *testing.T) {
 	defer silent.open.Unlock()
 	urls := []string{"amqp://nowhere.invalid", "amqp://127.0.0.1:1", silent.url(""), "amqps://" + silent.Addr().String(), s.URL()}
 	for range 3 {
-		log := new(logBuffer)
-		b := openTest(t, strings.Join(urls, ","), Options{Logger: log.logger()})
-		start := time.Now()
-		if err := b.Bind(testContext(t), testPeer()); err != nil {
-			t.Fatal(err)
-		}
-		if took := time.Since(start); took > 9*time.Second {
-			t.Errorf("the address that works was found after %v, want at most 9s", took)
-		}
-		if want := "address=" + hostOf(s); !strings.Contains(log.String(), want) {
-			t.Errorf("the log lacks %s:\n%s", want, log)
-		}
+		testFound(t, s, strings.Join(urls, ","))
 	}
 	b := openTest(t, strings.Join(urls[:3], ","), Options{ConnectTimeout: 1500 * time.Millisecond})
 	_, err := b.Consume(testContext(t), "q")
@@ -120,18 +127,7 @@ func TestNameWithSeveralAddresses(t *testing.T) {
 	defer silent.open.Unlock()
 	url := "amqp://guest:guest@" + net.JoinHostPort(names.Register(t, "127.0.0.3", "127.0.0.2", "127.0.0.1"), port)
 	for range 4 { // the order of the addresses is random
-		log := new(logBuffer)
-		b := openTest(t, url, Options{Logger: log.logger()})
-		start := time.Now()
-		if err := b.Bind(testContext(t), testPeer()); err != nil {
-			t.Fatal(err)
-		}
-		if took := time.Since(start); took > 9*time.Second {
-			t.Errorf("the address that works was found after %v, want at most 9s", took)
-		}
-		if want := "address=" + hostOf(s); !strings.Contains(log.String(), want) {
-			t.Errorf("the log lacks %s:\n%s", want, log)
-		}
+		testFound(t, s, url)
 	}
 	t.Run("none works", func(t *testing.T) {
 		url := "amqp://" + net.JoinHostPort(names.Register(t, "127.0.0.3", "127.0.0.2"), port)

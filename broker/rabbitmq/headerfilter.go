@@ -2,9 +2,10 @@ package rabbitmq
 
 import (
 	"bufio"
-	"bytes"
 	"encoding/binary"
 	"io"
+	"slices"
+	"strings"
 )
 
 // Bounds of the AMQP library for a message's headers. It ends the connection when it receives a
@@ -60,6 +61,12 @@ func (f *headerFilter) Read(p []byte) (int, error) {
 			f.through = size
 			continue
 		}
+		if size <= uint64(f.in.Size()) {
+			if frame, err := f.in.Peek(int(size)); err == nil && !hasLargeHeaders(frame) {
+				f.through = size
+				continue
+			}
+		}
 		frame := make([]byte, size)
 		if _, err := io.ReadFull(f.in, frame); err != nil {
 			return 0, err
@@ -68,17 +75,17 @@ func (f *headerFilter) Read(p []byte) (int, error) {
 	}
 }
 
-// withoutLargeHeaders returns the frame with a message's properties without the headers that exceed
-// the bounds. It returns the frame itself if there are none, or if it has another form than expected.
-func withoutLargeHeaders(frame []byte) []byte {
+// headersIn returns where the table with the headers is in a frame with a message's properties, behind
+// its size. It returns from 0 if there is none, or if the frame has another form than expected.
+func headersIn(frame []byte) (from, to int) {
 	const flagsAt = frameHead + 2 + 2 + 8 // behind class, weight and size of the body
 	const hasContentType, hasContentEncoding, hasHeaders, hasMoreFlags = 1 << 15, 1 << 14, 1 << 13, 1
 	if len(frame) < flagsAt+2 {
-		return frame
+		return 0, 0
 	}
 	flags := binary.BigEndian.Uint16(frame[flagsAt:])
 	if flags&hasHeaders == 0 || flags&hasMoreFlags != 0 {
-		return frame
+		return 0, 0
 	}
 	at := flagsAt + 2
 	for _, property := range []uint16{hasContentType, hasContentEncoding} {
@@ -86,50 +93,67 @@ func withoutLargeHeaders(frame []byte) []byte {
 			continue
 		}
 		if at >= len(frame) {
-			return frame
+			return 0, 0
 		}
 		at += 1 + int(frame[at])
 	}
 	if at+4 > len(frame) {
-		return frame
+		return 0, 0
 	}
 	size := binary.BigEndian.Uint32(frame[at:])
-	if uint64(at)+4+uint64(size) > uint64(len(frame)) {
+	if from = at + 4; uint64(from)+uint64(size) > uint64(len(frame)) {
+		return 0, 0
+	}
+	return from, from + int(size)
+}
+
+// hasLargeHeaders reports whether withoutLargeHeaders would change the frame.
+func hasLargeHeaders(frame []byte) bool {
+	from, to := headersIn(frame)
+	count := 0
+	for table := frame[from:to]; len(table) > 0; count++ {
+		rest, ok := skipEntry(table, 0)
+		if !ok || count >= maxHeaderElements {
+			return true
+		}
+		table = rest
+	}
+	return false
+}
+
+// withoutLargeHeaders returns the frame with a message's properties without the headers that exceed
+// the bounds. After one of unknown size, no more headers can be found.
+func withoutLargeHeaders(frame []byte) []byte {
+	if !hasLargeHeaders(frame) {
 		return frame
 	}
-	table, rest := frame[at+4:at+4+int(size)], frame[at+4+int(size):]
-	good, changed := goodHeaders(table)
-	if !changed {
-		return frame
+	from, to := headersIn(frame)
+	out := slices.Clone(frame[:from])
+	count := 0
+	for table := frame[from:to]; len(table) > 0; {
+		rest, ok := skipEntry(table, 0)
+		if rest == nil {
+			break
+		}
+		if ok && count < maxHeaderElements {
+			out = append(out, table[:len(table)-len(rest)]...)
+			count++
+		}
+		table = rest
 	}
-	out := append([]byte(nil), frame[:at]...)
-	out = binary.BigEndian.AppendUint32(out, uint32(len(good)))
-	out = append(append(out, good...), rest...)
+	binary.BigEndian.PutUint32(out[from-4:], uint32(len(out)-from))
+	out = append(out, frame[to:]...)
 	binary.BigEndian.PutUint32(out[3:], uint32(len(out)-frameHead-1))
 	return out
 }
 
-// goodHeaders returns the headers in a table that the AMQP library can read, and reports whether there
-// are others. After one of unknown size, no more headers can be found.
-func goodHeaders(table []byte) (good []byte, changed bool) {
-	for count := 0; len(table) > 0; {
-		nameSize := 1 + int(table[0])
-		if nameSize >= len(table) {
-			return good, true
-		}
-		rest, ok := skipField(table[nameSize:], 0)
-		if rest == nil {
-			return good, true
-		}
-		if header := table[:len(table)-len(rest)]; ok && count < maxHeaderElements {
-			good = append(good, header...)
-			count++
-		} else {
-			changed = true
-		}
-		table = rest
+// skipEntry is skipField for the entry at the beginning of a table: a name and a value.
+func skipEntry(b []byte, depth int) (rest []byte, ok bool) {
+	nameSize := 1 + int(b[0])
+	if nameSize >= len(b) {
+		return nil, false
 	}
-	return good, changed
+	return skipField(b[nameSize:], depth)
 }
 
 // fieldSizes are the sizes in bytes of values of fixed size, by their types.
@@ -149,7 +173,7 @@ func skipField(b []byte, depth int) (rest []byte, ok bool) {
 		}
 		return b[size:], true
 	}
-	if !bytes.ContainsRune([]byte("SxAF"), rune(kind)) || len(b) < 4 {
+	if strings.IndexByte("SxAF", kind) < 0 || len(b) < 4 {
 		return nil, false
 	}
 	size := uint64(binary.BigEndian.Uint32(b))
@@ -163,15 +187,12 @@ func skipField(b []byte, depth int) (rest []byte, ok bool) {
 	case depth >= maxHeaderDepth:
 		return rest, false
 	}
+	skip := skipField
+	if kind == 'F' {
+		skip = skipEntry
+	}
 	for count := 0; len(content) > 0; count++ {
-		if kind == 'F' {
-			nameSize := 1 + int(content[0])
-			if nameSize >= len(content) {
-				return rest, false
-			}
-			content = content[nameSize:]
-		}
-		if content, ok = skipField(content, depth+1); !ok || count >= maxHeaderElements {
+		if content, ok = skip(content, depth+1); !ok || count >= maxHeaderElements {
 			return rest, false
 		}
 	}

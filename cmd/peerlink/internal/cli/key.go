@@ -64,7 +64,9 @@ made from it, still open with the old passphrase.`,
 			}
 			defer clear(pass)
 			// The same text in another form is a change: keys are encrypted with one of the forms.
-			if old != nil && bytes.Equal(old, passphrase.Normal(pass)) {
+			normal := passphrase.Normal(pass)
+			defer clear(normal)
+			if old != nil && bytes.Equal(old, normal) {
 				return errors.New("the new passphrase is the one that the key has: expected another one; the key file is as it was")
 			}
 			if err := a.storeKey(node.ReplaceKeyFile, a.keyPath(), key, pass); err != nil {

@@ -60,7 +60,10 @@ func (a *app) checkResources(ctx context.Context, f *serveFlags, cfg link.Config
 	if cfg.Broker == nil {
 		state, err := stateFolder(d, f.state)
 		f.state = cmp.Or(state, f.state)
-		problems = append(problems, cmp.Or(err, checkState(d, f.state)))
+		if err == nil { // otherwise other users could replace what is read there
+			err = checkState(d, f.state)
+		}
+		problems = append(problems, err)
 	}
 	problems = append(problems, a.checkOwnServers(d, f), checkPublished(d, f.publish))
 	if running := runningServices(ctx, d); len(running) > 0 {

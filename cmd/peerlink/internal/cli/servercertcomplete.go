@@ -4,13 +4,11 @@ import (
 	"context"
 	"crypto/x509"
 	"errors"
-	"fmt"
 	"io/fs"
 	"os"
 	"time"
 
 	"peerlink/internal/durable"
-	"peerlink/internal/guard"
 	"peerlink/node"
 	"peerlink/node/pki"
 )
@@ -18,18 +16,11 @@ import (
 // recordedServerCert returns the newest certificate in certs/ for the server key in a file, or nil if there is none that can
 // be used. A command that was interrupted after it had named the key file has left it there.
 func recordedServerCert(ctx context.Context, d *node.Dir, keyFile string) (*x509.Certificate, error) {
-	if err := guard.CheckKeyFile(keyFile); err != nil {
-		return nil, fmt.Errorf("server key: %w", err)
-	}
-	pem, err := readBounded(ctx, keyFile, maxInputFile)
+	pem, key, err := readServerKey(ctx, keyFile)
 	if err != nil {
 		return nil, err
 	}
-	defer clear(pem)
-	key, err := pki.DecodeKey(pem, nil)
-	if err != nil {
-		return nil, fmt.Errorf("server key %s: %w", keyFile, err)
-	}
+	clear(pem)
 	certs, err := d.ServerCerts()
 	if err != nil {
 		return nil, err

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"crypto"
 	"crypto/x509"
 	"errors"
 	"fmt"
@@ -50,11 +51,11 @@ key and a request for it.`,
 		},
 	}
 	c.Flags().BoolVar(&r.newKey, "new-key", false, "make a new server key too")
-	c.Flags().StringVar(&r.keyType, "key-type", pki.P256.String(), "kind of the new server key: p256, p384, rsa3072 or rsa4096")
+	keyTypeFlag(c, &r.keyType)
 	c.Flags().StringVar(&r.csrFile, "csr", "", "only write a certificate signing request for the same key to `FILE`")
-	c.Flags().IntVar(&r.days, "days", defaultDays, "how many days the certificate is valid")
+	a.daysFlags(c, &r.days)
 	jsonFlag(c, &r.asJSON)
-	return a.keyFlags(c)
+	return c
 }
 
 // renewal holds the arguments of "server-cert renew".
@@ -145,18 +146,26 @@ func (a *app) writeRenewalCSR(r *renewal, csr *x509.CertificateRequest) error {
 	return nil
 }
 
-// serverKeyCSR reads the file of a server key, which must be the key of the certificate, unless
-// cert is nil. It returns the content of the file, and a new certificate signing request for the key.
-func serverKeyCSR(ctx context.Context, d *node.Dir, path string, cert *x509.Certificate) (pem []byte, csr *x509.CertificateRequest, err error) {
+// readServerKey reads the file of a server key. It returns its content and the key.
+func readServerKey(ctx context.Context, path string) (pem []byte, key crypto.Signer, err error) {
 	if err := guard.CheckKeyFile(path); err != nil {
 		return nil, nil, fmt.Errorf("server key: %w", err)
 	}
 	if pem, err = readBounded(ctx, path, maxInputFile); err != nil {
 		return nil, nil, err
 	}
-	key, err := pki.DecodeKey(pem, nil)
-	if err != nil {
+	if key, err = pki.DecodeKey(pem, nil); err != nil {
 		return nil, nil, fmt.Errorf("server key %s: %w", path, err)
+	}
+	return pem, key, nil
+}
+
+// serverKeyCSR reads the file of a server key, which must be the key of the certificate, unless
+// cert is nil. It returns the content of the file, and a new certificate signing request for the key.
+func serverKeyCSR(ctx context.Context, d *node.Dir, path string, cert *x509.Certificate) (pem []byte, csr *x509.CertificateRequest, err error) {
+	pem, key, err := readServerKey(ctx, path)
+	if err != nil {
+		return nil, nil, err
 	}
 	if cert != nil && pki.Fingerprint(key.Public()) != pki.Fingerprint(cert.PublicKey) {
 		return nil, nil, fmt.Errorf("%s %w", path, errOtherServerKey)

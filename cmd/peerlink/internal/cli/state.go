@@ -126,17 +126,7 @@ func warnUnusedStore(d *node.Dir, state string, log *slog.Logger) {
 // warnStateInside warns if the state folder is inside the node's directory, which operators keep under version control
 // and copy between machines. It is not an error, because earlier versions of peerlink accepted it.
 func warnStateInside(d *node.Dir, state string, log *slog.Logger) {
-	dir, err := filepath.Abs(d.Path())
-	if err != nil {
-		return
-	}
-	if real, err := filepath.EvalSymlinks(dir); err == nil {
-		dir = real
-	}
-	if real, err := filepath.EvalSymlinks(state); err == nil {
-		state = real
-	}
-	if rel, err := filepath.Rel(dir, state); err == nil && filepath.IsLocal(rel) {
+	if isInside(d.Path(), storePath(state)) {
 		log.Warn("the state folder is inside the node's directory: copies and commits of the directory have the messages and the passcode of applications too, and a restored one sends old messages again; move it elsewhere while the service is stopped, and name it with --state", "state", state)
 	}
 }
