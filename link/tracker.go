@@ -32,8 +32,8 @@ const (
 	// unansweredMemory is how long after a connection on which messages were not confirmed the next
 	// one continues the fault: longer than the pauses between attempts.
 	unansweredMemory = 3 * time.Minute
-	// answerTime is how long messages may be unconfirmed on the next connection before it continues the
-	// fault, and newConnTime how long that connection continues it without having sent any.
+	// The next connection continues the fault if it is younger than newConnTime, or if its messages have
+	// not been confirmed for longer than answerTime.
 	answerTime, newConnTime = time.Second, 3 * time.Second
 )
 

@@ -58,9 +58,9 @@ func (e *OwnerError) Error() string {
 // Unwrap returns [ErrOwner].
 func (*OwnerError) Unwrap() error { return ErrOwner }
 
-// Adopt makes a store that belongs to the owner from belong to the owner to. A store that
-// belongs to the latter already stays as it is. Adopt makes the checks of [Open] for a service,
-// and fails if there is no store. The caller must ensure that no service has the store
+// Adopt changes the owner of a store from one to another. A store that has the new owner already is
+// not changed; for one of a third owner, Adopt returns [ErrOwner]. Adopt makes the checks of [Open] for
+// a service, and fails if there is no store. The caller must ensure that no service has the store
 // open. If the process is killed, the store belongs to one of the two owners, and is complete.
 func Adopt(ctx context.Context, path, from, to string, log *slog.Logger) error {
 	if from == "" || to == "" {

@@ -75,8 +75,8 @@ func (f *headerFilter) Read(p []byte) (int, error) {
 	}
 }
 
-// headersIn returns where the table with the headers is in a frame with a message's properties, behind
-// its size. It returns from 0 if there is none, or if the frame has another form than expected.
+// headersIn returns the bounds of the table with the headers, without the size in front of it, in a frame
+// with a message's properties. Both are 0 if there is none, or if the frame has another form than expected.
 func headersIn(frame []byte) (from, to int) {
 	const flagsAt = frameHead + 2 + 2 + 8 // behind class, weight and size of the body
 	const hasContentType, hasContentEncoding, hasHeaders, hasMoreFlags = 1 << 15, 1 << 14, 1 << 13, 1

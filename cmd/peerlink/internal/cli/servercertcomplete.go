@@ -13,8 +13,8 @@ import (
 	"peerlink/node/pki"
 )
 
-// recordedServerCert returns the newest certificate in certs/ for the server key in a file, or nil if there is none that can
-// be used. A command that was interrupted after it had named the key file has left it there.
+// recordedServerCert returns the newest usable certificate in certs/ for the server key in a file, or nil if there is none. A
+// command that is interrupted between the key file and the certificate file leaves such a certificate there.
 func recordedServerCert(ctx context.Context, d *node.Dir, keyFile string) (*x509.Certificate, error) {
 	pem, key, err := readServerKey(ctx, keyFile)
 	if err != nil {

@@ -140,8 +140,8 @@ func storeOwner(d *node.Dir) string {
 // rootKeyOfOwner is what the identifier of [storeOwner] has between the node and the fingerprint of its root key.
 const rootKeyOfOwner = ", root key "
 
-// formerOwner returns the owner of the message store that err, an error of opening it for the node, is about, if that is
-// a node of the same type and ID with another root key.
+// formerOwner returns the recorded owner of a message store. err is the error of opening the store for the node. ok reports
+// whether the owner is a node of the same type and ID with another root key.
 func formerOwner(d *node.Dir, err error) (owner string, ok bool) {
 	var other *embedded.OwnerError
 	if !errors.As(err, &other) {
